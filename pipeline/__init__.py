@@ -1,0 +1,1 @@
+"""An exactly-once event-stream pipeline between Sakari (SMS) and the Users API (HighLevel)."""
