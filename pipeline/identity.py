@@ -1,0 +1,73 @@
+"""
+Who is who: native keys, contact keys, window keys' numbers and fact ids (DESIGN §3).
+
+A native key names one contact of one system; the receiver can compute it from any payload. A
+contact key names the person behind it by the HMAC of the mobile number, so keys carry no number.
+"""
+
+import hashlib
+import hmac
+from functools import lru_cache
+from typing import Literal
+from urllib.parse import quote
+
+import phonenumbers
+
+__all__ = ["Identity", "e164", "fact_id", "native_key", "unreadable_key"]
+
+System = Literal["s", "u", "x"]
+
+
+def native_key(tenant: str, system: System, contact_id: str | None, resource_id: str = "") -> str:
+    """``tenant:s:<contact id>``, or ``tenant:s:-:<resource id>`` for what has no contact."""
+    return f"{tenant}:{system}:{contact_id}" if contact_id else f"{tenant}:{system}:-:{resource_id}"
+
+
+def unreadable_key(tenant: str, body: bytes) -> str:
+    """The native key of a body that cannot be read: ``tenant:x:-:<sha256>``."""
+    return f"{tenant}:x:-:{hashlib.sha256(body).hexdigest()}"
+
+
+@lru_cache(maxsize=65_536)
+def e164(number: str, country: str | None) -> str | None:
+    """*number* in E.164, read as dialled in *country* (ISO 3166 alpha-2); None unless it is valid."""
+    try:
+        parsed = phonenumbers.parse(number, (country or "").upper() or None)
+    except phonenumbers.NumberParseException:
+        return None
+    if not phonenumbers.is_valid_number(parsed):
+        return None
+    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+
+
+def fact_id(system: str, account: str, resource: str, resource_id: str, kind: str) -> str:
+    """The semantic id of a fact: 64 hex digits, the same from webhook, poll and backfill."""
+    text = "|".join(quote(part, safe="") for part in (system, account, resource, resource_id, kind))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Identity:
+    """Derives keyed hashes from the identity secret, which is never rotated."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def contact_key(self, tenant: str, mobile: str) -> str:
+        """``tenant:m:<32 hex digits>`` for the E.164 number *mobile*."""
+        return f"{tenant}:m:{self._digest(tenant, mobile)}"
+
+    def number(self, tenant: str, number: str) -> str:
+        """32 hex digits that stand for one of our own E.164 numbers in dimensions."""
+        return self._digest(f"{tenant}\0number", number)
+
+    def fingerprint(self) -> str:
+        """SHA-256 that tells this secret from another without telling it."""
+        return hmac.digest(self._secret, b"pipeline identity fingerprint", "sha256").hex()
+
+    def derived(self, purpose: str) -> bytes:
+        """32 bytes for another *purpose*, such as encrypting stored tokens."""
+        return hmac.digest(self._secret, b"derive\0" + purpose.encode(), "sha256")
+
+    def _digest(self, scope: str, text: str) -> str:
+        message = scope.encode() + b"\0" + text.encode()
+        return hmac.digest(self._secret, message, "sha256").hex()[:32]
