@@ -76,7 +76,9 @@ class WindowMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """The measures of one window; ``closed`` when its grace has passed and nothing is awaited."""
 
     tenant: str
-    dimension: str  #: ``all``, ``tag:id:…``, ``tag:name:…``, ``job:…``, ``campaign:…``, ``template:…``, ``number:…``
+    dimension: (
+        str  #: ``all``, ``tag:id:…``, ``tag:name:…``, ``job:…``, ``campaign:…``, ``template:…``, ``number:…``
+    )
     width: str  #: ``1h`` or ``1d``
     start: Time
     end: Time

@@ -1,0 +1,1 @@
+"""The stage runtime: with `subscribe` the only importer of aiokafka."""

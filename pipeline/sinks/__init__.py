@@ -1,0 +1,1 @@
+"""Out of Kafka: statistics posted to the Users API."""

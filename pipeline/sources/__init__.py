@@ -1,0 +1,1 @@
+"""Into Kafka: receiver, pollers and the clock."""

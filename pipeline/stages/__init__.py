@@ -1,0 +1,1 @@
+"""The stages: pure functions of the contract in `pipeline.stage`."""

@@ -1,0 +1,405 @@
+"""
+One frozen `Settings`, read once and passed as values.
+
+Sources, later ones win: defaults, the YAML file, ``PIPELINE_…`` variables (``__`` for nesting).
+Secrets are never written into the file: an entry names a file or a variable that holds them.
+"""
+
+import os
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+import phonenumbers
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from pipeline.errors import ConfigError
+
+__all__ = [
+    "AdminSettings",
+    "BreakerSettings",
+    "ClockSettings",
+    "EngagementSettings",
+    "KafkaSettings",
+    "LogSettings",
+    "PollSettings",
+    "ReceiverSettings",
+    "RuntimeSettings",
+    "SakariAccount",
+    "SakariApiSettings",
+    "SecretRef",
+    "Settings",
+    "SinkSettings",
+    "SourceSettings",
+    "Tenant",
+    "UsersApiSettings",
+    "UsersLocation",
+    "load",
+]
+
+TENANT_NAME = re.compile(r"^[a-z0-9-]{1,32}$")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+
+
+class SecretRef(_Part):
+    """Where a secret is kept: a file, an environment variable, or (never in a file) the value itself."""
+
+    file: Path | None = Field(None, description="path of a file that holds the secret and nothing else")
+    env: str | None = Field(None, description="name of an environment variable that holds the secret")
+    value: SecretStr | None = Field(None, description="the secret; only from PIPELINE_… variables")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "SecretRef":
+        if sum(part is not None for part in (self.file, self.env, self.value)) != 1:
+            raise ValueError("name exactly one of file, env (or value, from the environment only)")
+        return self
+
+    def reveal(self) -> str:
+        """
+        The secret itself, without surrounding white space.
+
+        Raises:
+            ConfigError: the file or variable is missing or empty.
+        """
+        if self.value is not None:
+            return self.value.get_secret_value()
+        if self.env is not None:
+            text = os.environ.get(self.env, "")
+            where = f"environment variable {self.env}"
+        else:
+            assert self.file is not None
+            where = f"secret file {self.file}"
+            try:
+                text = self.file.read_text()
+            except OSError as error:
+                raise ConfigError(f"{where} cannot be read: {error.strerror}") from error
+        if not text.strip():
+            raise ConfigError(f"{where} is empty or missing")
+        return text.strip()
+
+
+def _known_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError(f"{name!r} is no IANA time zone, such as Europe/Berlin")
+    return name
+
+
+def _known_region(region: str) -> str:
+    if region not in phonenumbers.SUPPORTED_REGIONS:
+        raise ValueError(f"{region!r} is no ISO 3166 country code with phone numbers, such as US")
+    return region
+
+
+class KafkaSettings(_Part):
+    """How to reach Kafka."""
+
+    bootstrap_servers: str = Field("", description="host:port,…; empty: `dev` starts an embedded Kafka")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_username: str = ""
+    sasl_password: SecretRef | None = None
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+
+
+class RuntimeSettings(_Part):
+    """How tasks work."""
+
+    state_dir: Path = Field(Path(".pipeline/state"), description="folder of the local stores")
+    batch_records: int = Field(2000, ge=1, le=20_000, description="records at most in a transaction")
+    transaction_timeout_ms: int = Field(15_000, ge=1_000, le=60_000)
+    session_timeout_ms: int = Field(45_000, ge=6_000)
+    heartbeat_interval_ms: int = Field(3_000, ge=500)
+    rebalance_timeout_ms: int = Field(60_000, ge=6_000)
+    request_timeout_ms: int = Field(30_000, ge=1_000)
+    fetch_max_wait_ms: int = Field(50, ge=1, le=1_000)
+    stop_timeout_s: float = Field(25.0, gt=0, description="deadline of an orderly stop")
+
+
+class AdminSettings(_Part):
+    """The port of /live, /ready and /metrics."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(9464, ge=0, le=65_535, description="0 takes a free one")
+
+
+class ReceiverSettings(_Part):
+    """The webhook receiver."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65_535, description="0 takes a free one")
+    max_body_bytes: int = Field(262_144, ge=1_024, le=921_600)
+    max_in_flight: int = Field(200, ge=1, le=10_000)
+    produce_timeout_s: float = Field(5.0, gt=0, le=30)
+    timestamp_tolerance_s: int = Field(7_200, ge=60, description="age at most of a signed webhook")
+    users_api_keys: tuple[str, ...] = Field((), description="PEM public keys (Ed25519) or paths of them")
+
+
+class ClockSettings(_Part):
+    """The source of time for stages."""
+
+    interval_s: float = Field(60.0, gt=0)
+
+
+class DecodeSettings(_Part):
+    """The decode stage."""
+
+    seen_days: int = Field(45, ge=1, description="days for which facts are recognised as seen")
+
+
+class EngagementSettings(_Part):
+    """The engagement and rollup stages."""
+
+    grace_s: int = Field(604_800, ge=0, description="after its end, how long a window takes late facts")
+    reply_window_s: int = Field(259_200, ge=1, description="an inbound message within it is a reply")
+    max_tags: int = Field(50, ge=0, description="tag dimensions at most of one event")
+
+
+class PollSettings(_Part):
+    """Intervals between the starts of scans, in seconds, per resource; and their limits."""
+
+    tags_s: float = Field(60.0, gt=0)
+    statistics_s: float = Field(900.0, gt=0)
+    accounts_s: float = Field(900.0, gt=0)
+    users_s: float = Field(300.0, gt=0)
+    users_contacts_s: float = Field(300.0, gt=0)
+    sakari_contacts_s: float = Field(300.0, gt=0)
+    messages_s: float = Field(300.0, gt=0)
+    conversations_s: float = Field(300.0, gt=0)
+    page_size: int = Field(100, ge=1, le=100)
+    reconcile_days: int = Field(7, ge=1, description="messages created within are published again")
+    max_pages: int = Field(10_000, ge=1, description="a scan of more pages is endless: given up")
+
+
+class SinkSettings(_Part):
+    """The statistics sink."""
+
+    open_interval_s: float = Field(900.0, gt=0, description="an open window is posted at most this often")
+    contact_interval_s: float = Field(3_600.0, gt=0, description="a contact's fields likewise")
+    expire_days: int = Field(30, ge=1, description="unposted for so long: dead letter")
+    dimensions: tuple[str, ...] = Field(("all", "tag"), description="kinds of dimensions that are posted")
+
+
+class BreakerSettings(_Part):
+    """Back-off and circuit breaker of calls to one tenant's API."""
+
+    backoff_initial_s: float = Field(0.5, gt=0)
+    backoff_max_s: float = Field(60.0, gt=0)
+    failures_to_open: int = Field(5, ge=1)
+    open_s: float = Field(30.0, gt=0)
+
+
+class SakariApiSettings(_Part):
+    """Sakari's API."""
+
+    base_url: str = "https://api.sakari.io"
+    timeout_s: float = Field(30.0, gt=0)
+    requests_per_s: float = Field(10.0, gt=0, description="our own limit; Sakari publishes none")
+
+
+class UsersApiSettings(_Part):
+    """The Users API."""
+
+    base_url: str = "https://services.leadconnectorhq.com"
+    version: str = "2021-07-28"
+    timeout_s: float = Field(30.0, gt=0)
+    requests_per_10_s: int = Field(100, ge=1, description="per location")
+    requests_per_day: int = Field(200_000, ge=1, description="per location")
+
+
+class SakariAccount(_Part):
+    """One Sakari account of a tenant."""
+
+    account_id: str = Field(min_length=1)
+    client_id: SecretRef
+    client_secret: SecretRef
+    webhook_secrets_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = Field(
+        (), description="SHA-256 (hex) of each accepted path secret of ≥ 128 bits"
+    )
+
+
+class UsersLocation(_Part):
+    """One Users API location of a tenant: a static token, or OAuth with a refresh token to begin with."""
+
+    location_id: str = Field(min_length=1)
+    company_id: str = ""
+    token: SecretRef | None = Field(None, description="Private Integration Token")
+    client_id: SecretRef | None = None
+    client_secret: SecretRef | None = None
+    refresh_token: SecretRef | None = None
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> "UsersLocation":
+        oauth = (self.client_id, self.client_secret, self.refresh_token)
+        if (self.token is None) == (None in oauth):
+            raise ValueError("give either token, or client_id, client_secret and refresh_token")
+        return self
+
+
+class Tenant(_Part):
+    """A customer: whose accounts and locations belong together."""
+
+    time_zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    region: Annotated[str, AfterValidator(_known_region)] = "US"
+    dialect: Literal["catalogue", "vendor"] = Field("catalogue", description="of statistics")
+    accept_unverified: bool = Field(
+        False, description="take unsigned Users API webhooks; they change no contact and no opt-out"
+    )
+    sakari: tuple[SakariAccount, ...] = ()
+    users: tuple[UsersLocation, ...] = ()
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        """The tenant's time zone."""
+        return ZoneInfo(self.time_zone)
+
+
+class SourceSettings(_Part):
+    """Another product that sends webhooks to ``/in/source/<name>/<tenant>``; paths are dotted."""
+
+    auth: Literal["standard-webhooks", "shared-secret"]
+    secret: SecretRef
+    header: str = Field("X-Webhook-Secret", description="of the shared secret")
+    type_path: str = "type"
+    id_path: str = "id"
+    time_path: str = Field("", description="empty: the time of arrival")
+    phone_path: str = ""
+    country_path: str = ""
+
+
+class LogSettings(_Part):
+    """Logs."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = Field("auto", description="auto: JSON when no terminal")
+
+
+class Settings(BaseSettings):
+    """Everything that `pipeline run` can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PIPELINE_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        nested_model_default_partial_update=True,
+    )
+
+    application_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")] = "pipeline"
+    profile: Literal["dev", "production"] = "production"
+    identity_secret: SecretRef | None = Field(None, description="≥ 32 characters; never rotated")
+    kafka: KafkaSettings = KafkaSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+    admin: AdminSettings = AdminSettings()
+    receiver: ReceiverSettings = ReceiverSettings()
+    clock: ClockSettings = ClockSettings()
+    decode: DecodeSettings = DecodeSettings()
+    engagement: EngagementSettings = EngagementSettings()
+    poll: PollSettings = PollSettings()
+    sink: SinkSettings = SinkSettings()
+    breaker: BreakerSettings = BreakerSettings()
+    sakari: SakariApiSettings = SakariApiSettings()
+    users: UsersApiSettings = UsersApiSettings()
+    log: LogSettings = LogSettings()
+    tenants: dict[str, Tenant] = Field(default_factory=dict)
+    sources: dict[str, SourceSettings] = Field(default_factory=dict)
+
+    @field_validator("tenants")
+    @classmethod
+    def _names_and_owners(cls, tenants: dict[str, Tenant]) -> dict[str, Tenant]:
+        problems = [
+            f"tenant name {name!r}: use 1–32 of a–z, 0–9 and -"
+            for name in tenants
+            if not TENANT_NAME.match(name)
+        ]
+        owners: dict[str, str] = {}
+        for name, tenant in tenants.items():
+            for owned in [a.account_id for a in tenant.sakari] + [p.location_id for p in tenant.users]:
+                if owners.setdefault(owned, name) != name:
+                    problems.append(
+                        f"{owned} belongs to both {owners[owned]} and {name}; it can be one's only"
+                    )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return tenants
+
+
+def load(file: Path | None = None, environ: dict[str, str] | None = None) -> Settings:
+    """
+    Read the settings from *file* (YAML) and the environment.
+
+    Raises:
+        ConfigError: anything is wrong; all problems at once, each naming its field.
+    """
+    problems: list[str] = []
+    values = _read_yaml(file, problems) if file else {}
+    _refuse_secrets(values, "", problems)
+    try:
+        settings = _build(values, environ)
+    except ValidationError as error:
+        problems += [_told(item) for item in error.errors()]
+        raise ConfigError(problems) from None
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def _build(values: dict[str, Any], environ: dict[str, str] | None) -> Settings:
+    class _Source(EnvSettingsSource):
+        def _load_env_vars(self) -> Any:
+            given = os.environ if environ is None else environ
+            return {key.lower(): value for key, value in given.items()}
+
+    class _Layered(Settings):
+        @classmethod
+        def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, **_: Any) -> Any:
+            return _Source(settings_cls), init_settings
+
+    return Settings.model_validate(_Layered(**values).model_dump(exclude_unset=True), strict=False)
+
+
+def _read_yaml(file: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text()) or {}
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: is no YAML: {error}") from error
+    if not isinstance(values, dict):
+        problems.append(f"{file}: must be a mapping of settings")
+        return {}
+    return values
+
+
+def _refuse_secrets(values: Any, path: str, problems: list[str]) -> None:
+    if isinstance(values, dict):
+        for key, value in values.items():
+            where = f"{path}.{key}" if path else str(key)
+            if key == "value":
+                problems.append(f"{where}: a secret may not stand in the file; name its file or env instead")
+            _refuse_secrets(value, where, problems)
+    elif isinstance(values, list):
+        for index, value in enumerate(values):
+            _refuse_secrets(value, f"{path}.{index}", problems)
+
+
+def _told(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "settings"
+    return f"{where}: {item['msg']}"
