@@ -24,7 +24,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipeline.errors import ConfigError
 
@@ -295,11 +295,7 @@ class Settings(BaseSettings):
     """Everything that `pipeline run` can be told."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PIPELINE_",
-        env_nested_delimiter="__",
-        frozen=True,
-        extra="forbid",
-        nested_model_default_partial_update=True,
+        env_prefix="PIPELINE_", env_nested_delimiter="__", frozen=True, extra="forbid"
     )
 
     application_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")] = "pipeline"
@@ -321,6 +317,18 @@ class Settings(BaseSettings):
     tenants: dict[str, Tenant] = Field(default_factory=dict)
     sources: dict[str, SourceSettings] = Field(default_factory=dict)
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file, field by field."""
+        return env_settings, init_settings
+
     @field_validator("tenants")
     @classmethod
     def _names_and_owners(cls, tenants: dict[str, Tenant]) -> dict[str, Tenant]:
@@ -341,7 +349,7 @@ class Settings(BaseSettings):
         return tenants
 
 
-def load(file: Path | None = None, environ: dict[str, str] | None = None) -> Settings:
+def load(file: Path | None = None) -> Settings:
     """
     Read the settings from *file* (YAML) and the environment.
 
@@ -352,27 +360,13 @@ def load(file: Path | None = None, environ: dict[str, str] | None = None) -> Set
     values = _read_yaml(file, problems) if file else {}
     _refuse_secrets(values, "", problems)
     try:
-        settings = _build(values, environ)
+        settings = Settings(**values)
     except ValidationError as error:
         problems += [_told(item) for item in error.errors()]
         raise ConfigError(problems) from None
     if problems:
         raise ConfigError(problems)
     return settings
-
-
-def _build(values: dict[str, Any], environ: dict[str, str] | None) -> Settings:
-    class _Source(EnvSettingsSource):
-        def _load_env_vars(self) -> Any:
-            given = os.environ if environ is None else environ
-            return {key.lower(): value for key, value in given.items()}
-
-    class _Layered(Settings):
-        @classmethod
-        def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, **_: Any) -> Any:
-            return _Source(settings_cls), init_settings
-
-    return Settings.model_validate(_Layered(**values).model_dump(exclude_unset=True), strict=False)
 
 
 def _read_yaml(file: Path, problems: list[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ ignore what they don't know. Facts carry their type in the value as well (field 
 they can stand inside an `Activity`.
 """
 
-from enum import Enum
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import msgspec
@@ -37,9 +37,9 @@ def ce_type(struct: type[msgspec.Struct]) -> str:
     return _NAMES[struct]
 
 
-class Text(str, Enum):
+class Text(StrEnum):
     """A closed set whose unknown members a reader maps to ``OTHER``; the text itself stays in the value."""
 
     @classmethod
-    def _missing_(cls, value: object) -> "Text | None":
+    def _missing_(cls, _: object) -> "Text | None":
         return cls.__members__.get("OTHER")
