@@ -135,7 +135,10 @@ class Codec:
             headers = [("traceparent", cause.traceparent.encode())]
         if cause.backfill:
             headers.append(("backfill", b"true"))
-        headers += [(name, text.encode()) for name, text in emit.headers]
+        if emit.headers:
+            own = {name for name, _ in emit.headers}
+            headers = [header for header in headers if header[0] not in own]
+            headers += [(name, text.encode()) for name, text in emit.headers]
         size = len(key) + len(value or b"") + sum(len(name) + len(text) for name, text in headers)
         if size > MAX_RECORD_BYTES:
             raise RecordError(

@@ -1,0 +1,271 @@
+"""
+What one batch of records turns into: the pure core that the runtime and the broker-free driver share.
+
+A `Processor` runs one stage on one partition. Between ``open`` and ``close`` records are taken one
+by one; each step sees the writes of the steps before it. A batch is closed into the records to send,
+the changes of the stores and the offsets to commit. It knows no Kafka and no clock.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, final
+
+import msgspec
+
+from pipeline.codec import Codec, Output, Record, encode, text_headers
+from pipeline.errors import RecordError
+from pipeline.instants import Time
+from pipeline.partitioning import partition_of
+from pipeline.runtime.state import Backend, Changes, Layers
+from pipeline.stage import Cursor, Delete, Event, Outcome, Put, Reject, Stage, Store, Write
+
+__all__ = ["Batch", "Pending", "Processor", "stores_of"]
+
+#: Headers of a dead letter that say where and why it failed.
+PROVENANCE = ("dl_stage", "dl_topic", "dl_partition", "dl_offset", "dl_reason", "dl_error", "dl_attempts")
+
+#: The longest error text that a dead letter carries, in characters.
+MAX_ERROR_TEXT = 500
+
+
+@final
+class Pending(msgspec.Struct, frozen=True, kw_only=True):
+    """A cursor on its way, with what its outputs inherit from the record that caused it."""
+
+    job: str
+    at: str
+    id: str
+    traceparent: str
+    received_at: int
+    backfill: bool
+
+
+#: Kept for every stage that can resume: sequence number -> cursor.
+CURSORS: Store[Pending] = Store("cursors", Pending)
+
+
+@final
+class Batch(msgspec.Struct, kw_only=True):
+    """The outcome of one batch; all of it is committed in one transaction."""
+
+    outputs: list[Output]
+    changes: Changes
+    next_offsets: dict[str, int]  #: input topic -> offset to commit
+    records: int = 0
+    dead_letters: int = 0
+    failures: int = 0  #: dead letters of unexpected exceptions
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to commit."""
+        return not self.next_offsets and not self.outputs and not self.changes.by_store
+
+
+def stores_of(stage: Stage) -> tuple[Store[Any], ...]:
+    """All stores of *stage*, the runtime's own included."""
+    return (*stage.stores, CURSORS) if stage.resume else stage.stores
+
+
+class Processor:
+    """Runs *stage* on *partition* over *backend*; *mask* takes personal data out of error texts."""
+
+    def __init__(
+        self, stage: Stage, partition: int, codec: Codec, backend: Backend, mask: Callable[[str], str] = str
+    ) -> None:
+        self.stage = stage
+        self.layers = Layers(partition, stores_of(stage), backend)
+        self._codec = codec
+        self._mask = mask
+        self._order = {topic: index for index, topic in enumerate((*stage.inputs, f"{stage.name}.redrive"))}
+        self._cursor_number: int | None = None
+        self._cursors = 0
+        self.open()
+
+    def open(self) -> None:
+        """Begin a batch."""
+        self.layers.push()
+        self._outputs: list[Output] = []
+        self._latest: dict[tuple[str, str], int] = {}
+        self._next_offsets: dict[str, int] = {}
+        self._counts = [0, 0, 0]
+
+    def order(self, record: Record) -> tuple[int, int]:
+        """Of the records that stand at the heads of the inputs, the smallest is taken first."""
+        return record.timestamp, self._order[record.topic]
+
+    def take(self, record: Record, attempts: int = 1) -> None:
+        """Process *record*: its outcome, or a dead letter, becomes part of the batch."""
+        self._next_offsets[record.topic] = record.offset + 1
+        self._counts[0] += 1
+        original = _original(record)
+        try:
+            event = self._codec.decode(original)
+            self._add(self.stage.step(self.layers, event), event, record, attempts)
+        except RecordError as error:
+            self._dead_letter(record, Reject(error.reason, str(error)), attempts)
+        except Exception as error:  # noqa: BLE001 - a poison record must not stop the stage
+            self._counts[2] += 1
+            self._dead_letter(record, Reject("unexpected", f"{type(error).__name__}: {error}"), attempts)
+
+    def skip(self, topic: str, next_offset: int) -> None:
+        """Commit *next_offset* of *topic* though no record stands before it (control records)."""
+        self._next_offsets[topic] = next_offset
+
+    def apply(self, outcome: Outcome, cause: Event[Any]) -> None:
+        """
+        Add what an effect did to the batch.
+
+        Raises:
+            RecordError: an output would be too large; nothing of *outcome* was added.
+        """
+        self._add(outcome, cause, _as_record(cause), 1)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a cursor waits."""
+        if self.stage.resume is None:
+            return False
+        if self._cursor_number is None:
+            self._count_cursors()
+        return self._cursors > 0
+
+    def resume(self) -> None:
+        """Go on with the oldest cursor for one call; its outputs become part of the batch."""
+        assert self.stage.resume is not None
+        for key, pending in self.layers.scan(CURSORS, "", "~", limit=1):
+            outcome = self.stage.resume(self.layers, Cursor(pending.job, pending.at))
+            event = _cause(pending)
+            first, *others = outcome.more or (None,)
+            own: Write = Delete(CURSORS, key) if first is None else Put(CURSORS, key, _moved(pending, first))
+            self._cursors -= first is None
+            kept = Outcome(outcome.writes, outcome.emit, outcome.reject, tuple(c for c in others if c))
+            self._add(kept, event, _as_record(event), 1)
+            self.layers.write((own,))
+
+    def close(self) -> Batch:
+        """End the batch; begin the next with ``open``."""
+        records, dead, failures = self._counts
+        return Batch(
+            outputs=self._outputs,
+            changes=self.layers.changes(),
+            next_offsets=self._next_offsets,
+            records=records,
+            dead_letters=dead,
+            failures=failures,
+        )
+
+    def committed(self) -> None:
+        """The oldest closed batch is committed and stands in the backend."""
+        self.layers.committed()
+
+    def discard(self) -> None:
+        """Forget every uncommitted batch and begin anew."""
+        self.layers.discard()
+        self._cursor_number = None
+        self.open()
+
+    def _add(self, outcome: Outcome, cause: Event[Any], record: Record, attempts: int) -> None:
+        made = [
+            (emit, output)
+            for index, emit in enumerate(outcome.emit)
+            for output in self._codec.encode(emit, cause, self.stage.name, index)
+        ]
+        for emit, output in made:
+            self._output(output, emit.key)
+        self.layers.write(outcome.writes)
+        for reject in outcome.reject:
+            self._dead_letter(record, reject, attempts)
+        if outcome.more:
+            self._keep(outcome.more, cause)
+
+    def _output(self, output: Output, key: str) -> None:
+        """Append, or replace the earlier record of the same table key: only the last is of use."""
+        if not self._codec.topics[output.topic].is_table:
+            self._outputs.append(output)
+            return
+        place = (f"{output.topic}/{output.partition}", key)
+        earlier = self._latest.get(place)
+        if earlier is None:
+            self._latest[place] = len(self._outputs)
+            self._outputs.append(output)
+        else:
+            self._outputs[earlier] = output
+
+    def _dead_letter(self, record: Record, reject: Reject, attempts: int) -> None:
+        self._counts[1] += 1
+        text = self._mask(reject.error)[:MAX_ERROR_TEXT]
+        key = record.key or f"{record.topic}/{record.partition}/{record.offset}".encode()
+        values = (
+            self.stage.name,
+            record.topic,
+            str(record.partition),
+            str(record.offset),
+            reject.reason,
+            text,
+            str(attempts),
+        )
+        provenance = [(name, value.encode()) for name, value in zip(PROVENANCE, values, strict=True)]
+        kept = [(name, value) for name, value in record.headers if name not in PROVENANCE]
+        partition = partition_of(key, self._codec.partitions("dead-letters"))
+        self._outputs.append(
+            Output("dead-letters", partition, record.timestamp, record.key, record.value, kept + provenance)
+        )
+
+    def _keep(self, cursors: tuple[Cursor, ...], cause: Event[Any]) -> None:
+        if self._cursor_number is None:
+            self._count_cursors()
+        assert self._cursor_number is not None
+        for cursor in cursors:
+            self._cursor_number += 1
+            self._cursors += 1
+            pending = _pending(cursor, cause)
+            self.layers.write((Put(CURSORS, f"{self._cursor_number:016d}", pending),))
+
+    def _count_cursors(self) -> None:
+        keys = [key for key, _ in self.layers.scan(CURSORS, "", "~", limit=1_000_000)]
+        self._cursors = len(keys)
+        self._cursor_number = int(keys[-1]) if keys else 0
+
+
+def _original(record: Record) -> Record:
+    """A redriven *record* as it stood on the topic it came from."""
+    if not record.topic.endswith(".redrive"):
+        return record
+    topic = text_headers(record.headers).get("dl_topic", "")
+    headers = tuple(header for header in record.headers if header[0] not in PROVENANCE)
+    return record._replace(topic=topic or record.topic, headers=headers)
+
+
+def _as_record(event: Event[Any]) -> Record:
+    value = encode(event.value) if isinstance(event.value, msgspec.Struct) else None
+    headers = (("ce_type", event.type.encode()), ("traceparent", event.traceparent.encode()))
+    return Record(event.topic, -1, -1, event.received_at, event.key.encode(), value, headers)
+
+
+def _pending(cursor: Cursor, cause: Event[Any]) -> Pending:
+    return Pending(
+        job=cursor.job,
+        at=cursor.at,
+        id=cause.id,
+        traceparent=cause.traceparent,
+        received_at=cause.received_at,
+        backfill=cause.backfill,
+    )
+
+
+def _moved(pending: Pending, cursor: Cursor) -> Pending:
+    return msgspec.structs.replace(pending, job=cursor.job, at=cursor.at)
+
+
+def _cause(pending: Pending) -> Event[Any]:
+    place = hashlib.sha256(f"{pending.id}|{pending.job}|{pending.at}".encode()).hexdigest()
+    return Event(
+        topic=CURSORS.name,
+        key=pending.at,
+        value=None,
+        id=place,
+        received_at=pending.received_at,
+        occurred_at=Time(""),
+        traceparent=pending.traceparent,
+        backfill=pending.backfill,
+    )
