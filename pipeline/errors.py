@@ -11,6 +11,7 @@ The tree, each class with its disposition::
     │   ├── Throttled          BACK_OFF     429: try again after ``retry_after_s``
     │   └── Rejected           DEAD_LETTER  the API refused this request for good
     ├── BrokerError            REBUILD      drop the producer, start anew from the committed offsets
+    ├── StageFailed            STOP         too many unexpected exceptions: the stage stops, loudly
     └── WebhookError           ANSWER       an HTTP status for the sender; nothing is produced
 
 Foreign exceptions become one of these in exactly one place per client.
@@ -27,6 +28,7 @@ __all__ = [
     "PipelineError",
     "RecordError",
     "Rejected",
+    "StageFailed",
     "Throttled",
     "Unavailable",
     "UpstreamError",
@@ -41,6 +43,7 @@ class Disposition(Enum):
     DEAD_LETTER = "dead-letter"
     BACK_OFF = "back-off"
     REBUILD = "rebuild"
+    STOP = "stop"
     ANSWER = "answer"
 
 
@@ -101,6 +104,12 @@ class BrokerError(PipelineError):
     """Kafka failed us: retried, or the task is rebuilt from its committed offsets."""
 
     disposition = Disposition.REBUILD
+
+
+class StageFailed(PipelineError):  # noqa: N818
+    """A stage has a bug, by the number of its unexpected exceptions: it stops and is unready."""
+
+    disposition = Disposition.STOP
 
 
 class WebhookError(PipelineError):

@@ -71,17 +71,12 @@ class _Task:
             self.offsets[record.topic] = record.offset + 1
         if self.processor.resumable:
             self.processor.resume()
-        batch = self.processor.close()
-        if batch.empty:
-            self.processor.discard()
-            return None
-        return batch
+        return self.processor.close()
 
     def commit(self, batch: Batch) -> None:
         """*batch* stands: apply it to the backend, as the runtime does after its transaction."""
         self.backend.apply(batch.changes)
         self.processor.committed()
-        self.processor.open()
 
     def _head(self, log: Log, topic: str) -> Record | None:
         records = log.partitions.get((topic, self.partition), ())

@@ -16,7 +16,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, Cons
 __all__ = ["CopartitionAssignor"]
 
 
-class CopartitionAssignor(AbstractPartitionAssignor):
+class CopartitionAssignor(AbstractPartitionAssignor):  # type: ignore[misc] # aiokafka is untyped
     """Deals partition numbers to the members in turn, each number with all its topics."""
 
     name = "copartition"

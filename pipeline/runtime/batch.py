@@ -1,9 +1,9 @@
 """
 What one batch of records turns into: the pure core that the runtime and the broker-free driver share.
 
-A `Processor` runs one stage on one partition. Between ``open`` and ``close`` records are taken one
-by one; each step sees the writes of the steps before it. A batch is closed into the records to send,
-the changes of the stores and the offsets to commit. It knows no Kafka and no clock.
+A `Processor` runs one stage on one partition. Records are taken one by one; each step sees the
+writes of the steps before it. ``close`` ends the batch, which is the records to send, the changes of
+the stores and the offsets to commit, and begins the next on top of it. It knows no Kafka and no clock.
 """
 
 import hashlib
@@ -55,11 +55,6 @@ class Batch(msgspec.Struct, kw_only=True):
     dead_letters: int = 0
     failures: int = 0  #: dead letters of unexpected exceptions
 
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to commit."""
-        return not self.next_offsets and not self.outputs and not self.changes.by_store
-
 
 def stores_of(stage: Stage) -> tuple[Store[Any], ...]:
     """All stores of *stage*, the runtime's own included."""
@@ -79,10 +74,9 @@ class Processor:
         self._order = {topic: index for index, topic in enumerate((*stage.inputs, f"{stage.name}.redrive"))}
         self._cursor_number: int | None = None
         self._cursors = 0
-        self.open()
+        self._open()
 
-    def open(self) -> None:
-        """Begin a batch."""
+    def _open(self) -> None:
         self.layers.push()
         self._outputs: list[Output] = []
         self._latest: dict[tuple[str, str], int] = {}
@@ -107,9 +101,11 @@ class Processor:
             self._counts[2] += 1
             self._dead_letter(record, Reject("unexpected", f"{type(error).__name__}: {error}"), attempts)
 
-    def skip(self, topic: str, next_offset: int) -> None:
-        """Commit *next_offset* of *topic* though no record stands before it (control records)."""
-        self._next_offsets[topic] = next_offset
+    def refuse(self, record: Record, reason: Reject, attempts: int) -> None:
+        """Dead-letter *record* without a step: its outputs cannot be written."""
+        self._next_offsets[record.topic] = record.offset + 1
+        self._counts[0] += 1
+        self._dead_letter(record, reason, attempts)
 
     def apply(self, outcome: Outcome, cause: Event[Any]) -> None:
         """
@@ -142,17 +138,22 @@ class Processor:
             self._add(kept, event, _as_record(event), 1)
             self.layers.write((own,))
 
-    def close(self) -> Batch:
-        """End the batch; begin the next with ``open``."""
-        records, dead, failures = self._counts
-        return Batch(
+    def close(self) -> Batch | None:
+        """End the batch and begin the next; None if nothing happened."""
+        changes = self.layers.changes()
+        if not (self._next_offsets or self._outputs or changes.by_store):
+            return None
+        records, dead_letters, failures = self._counts
+        batch = Batch(
             outputs=self._outputs,
-            changes=self.layers.changes(),
+            changes=changes,
             next_offsets=self._next_offsets,
             records=records,
-            dead_letters=dead,
+            dead_letters=dead_letters,
             failures=failures,
         )
+        self._open()
+        return batch
 
     def committed(self) -> None:
         """The oldest closed batch is committed and stands in the backend."""
@@ -162,7 +163,7 @@ class Processor:
         """Forget every uncommitted batch and begin anew."""
         self.layers.discard()
         self._cursor_number = None
-        self.open()
+        self._open()
 
     def _add(self, outcome: Outcome, cause: Event[Any], record: Record, attempts: int) -> None:
         made = [

@@ -98,7 +98,7 @@ class LocalStore:
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             return Rdict(str(self._folder), options=_options())
-        except Exception as error:  # noqa: BLE001 - rocksdict raises bare Exception
+        except Exception as error:
             if "lock" in str(error).lower():
                 raise BrokerError(f"store {self._folder.name} is in use by another process") from error
             _log.warning("store.discarded", stage=self._origin.stage, error=str(error)[:200])

@@ -1,0 +1,78 @@
+"""The bounded buffer between a group's consumer and one task."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from pipeline.codec import Record
+
+__all__ = ["Inbox"]
+
+
+class Inbox:
+    """
+    Fetched records of one task, by input; the smallest head by *order* is taken first.
+
+    Records below an input's expected next offset are dropped: a seek makes Kafka send them again.
+    """
+
+    def __init__(self, order: Callable[[Record], tuple[int, int]], high: int) -> None:
+        self._order = order
+        self._high = high
+        self._queues: dict[str, deque[Record]] = {}
+        self._expected: dict[str, int] = {}
+        self._count = 0
+        self.accepting = False
+        self.wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        """How many records wait."""
+        return self._count
+
+    @property
+    def full(self) -> bool:
+        """Whether the partitions should be paused."""
+        return self._count >= self._high
+
+    @property
+    def drained(self) -> bool:
+        """Whether the partitions may be resumed."""
+        return self._count < self._high // 2
+
+    def expect(self, offsets: dict[str, int]) -> None:
+        """Begin anew: nothing is buffered, and each input goes on at its offset."""
+        self._queues = {topic: deque() for topic in offsets}
+        self._expected = dict(offsets)
+        self._count = 0
+        self.accepting = True
+
+    def close(self) -> None:
+        """Take no more, and forget what is buffered."""
+        self.accepting = False
+        self._queues = {}
+        self._count = 0
+
+    def put(self, topic: str, records: Iterable[Record]) -> None:
+        """Buffer fetched *records* of one input."""
+        queue = self._queues.get(topic)
+        if not self.accepting or queue is None:
+            return
+        before = len(queue)
+        expected = self._expected[topic]
+        for record in records:
+            if record.offset >= expected:
+                queue.append(record)
+                expected = record.offset + 1
+        self._expected[topic] = expected
+        self._count += len(queue) - before
+        self.wake.set()
+
+    def take(self) -> Record | None:
+        """The record to process next, None when nothing waits."""
+        heads = [queue[0] for queue in self._queues.values() if queue]
+        if not heads:
+            return None
+        first = heads[0] if len(heads) == 1 else min(heads, key=self._order)
+        self._queues[first.topic].popleft()
+        self._count -= 1
+        return first

@@ -1,0 +1,52 @@
+"""What a process tells of itself, in Prometheus's terms; the names are documented in ``docs/metrics.md``."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
+_RECORDS = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
+
+
+class Metrics:
+    """All metrics of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        task = ("stage", "partition")
+        self.records = Counter("pipeline_records", "Input records committed", ("stage",), registry=r)
+        self.outputs = Counter("pipeline_outputs", "Records written", ("topic",), registry=r)
+        self.dead_letters = Counter("pipeline_dead_letters", "Records dead-lettered", ("stage",), registry=r)
+        self.transactions = Counter("pipeline_transactions", "Transactions committed", ("stage",), registry=r)
+        self.transaction_seconds = Histogram(
+            "pipeline_transaction_seconds", "Duration of a commit", ("stage",), buckets=_SECONDS, registry=r
+        )
+        self.batch_records = Histogram(
+            "pipeline_batch_records", "Records in a transaction", ("stage",), buckets=_RECORDS, registry=r
+        )
+        self.output_latency = Histogram(
+            "pipeline_output_latency_seconds",
+            "From the receipt of the source record to the commit of what became of it",
+            ("topic",),
+            buckets=_SECONDS,
+            registry=r,
+        )
+        self.lag = Gauge("pipeline_lag_records", "Records not yet processed", task, registry=r)
+        self.restore_remaining = Gauge(
+            "pipeline_restore_remaining", "Offsets still to pass", task, registry=r
+        )
+        self.rebuilds = Counter(
+            "pipeline_task_rebuilds", "Sessions ended by a failure", ("stage",), registry=r
+        )
+        self.rebalances = Counter("pipeline_rebalances", "Assignments received", ("stage",), registry=r)
+        self.loop_lag = Gauge("pipeline_loop_lag_seconds", "How late the event loop runs", registry=r)
+        self.webhooks = Counter(
+            "pipeline_webhooks", "Webhooks by product and answer", ("product", "status"), registry=r
+        )
+        self.requests = Counter(
+            "pipeline_api_requests",
+            "Requests to an API by outcome",
+            ("api", "operation", "outcome"),
+            registry=r,
+        )

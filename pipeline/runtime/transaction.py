@@ -1,0 +1,138 @@
+"""
+A task's transactional producer, and the one order in which a batch is committed.
+
+begin → send every batch of records → gather every produce future → offsets → commit. aiokafka's
+``commit_transaction`` ignores the results of the batches, hence the gathering. Any failure or timeout
+makes the producer worthless: it is dropped, never aborted and reused. The transactional id names the
+task, so starting the next producer fences this one and ends its open transaction.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import (
+    CorruptRecordException,
+    InvalidTimestampError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
+
+from pipeline.codec import Output
+from pipeline.errors import BrokerError
+from pipeline.runtime.connection import Connection
+
+__all__ = ["RecordRefusedError", "TransactionalProducer", "broker_errors"]
+
+_log = structlog.get_logger(__name__)
+
+#: Answers of the broker that speak of the records themselves: repeating them cannot help.
+_ABOUT_RECORDS = (
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    InvalidTimestampError,
+    CorruptRecordException,
+)
+
+#: Seconds that stopping a worthless producer may take; ``stop()`` flushes and can wait for ever.
+_DROP_TIMEOUT_S = 2.0
+
+Ends = dict[tuple[str, int], int]
+
+
+class RecordRefusedError(BrokerError):
+    """The broker refused a record of the batch for what it is."""
+
+
+@contextmanager
+def broker_errors(doing: str) -> Iterator[None]:
+    """Turn what aiokafka raises while *doing* into `BrokerError`."""
+    try:
+        yield
+    except BrokerError:
+        raise
+    except _ABOUT_RECORDS as error:
+        raise RecordRefusedError(f"{doing}: {type(error).__name__}") from error
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise BrokerError(f"{doing}: {type(error).__name__}: {error}") from error
+    except (AssertionError, ValueError, RuntimeError) as error:
+        # aiokafka's way to say that a producer or consumer is in no state to do this any more
+        raise BrokerError(f"{doing}: {type(error).__name__}: {error}") from error
+
+
+class TransactionalProducer:
+    """The producer of one task; *timeout_s* bounds each step of a commit."""
+
+    def __init__(
+        self, connection: Connection, transactional_id: str, group_id: str, timeout_s: float
+    ) -> None:
+        self._producer: AIOKafkaProducer = connection.producer(transactional_id)
+        self._group_id = group_id
+        self._timeout_s = timeout_s
+
+    async def start(self) -> None:
+        """
+        Fence the former owner and end its open transaction.
+
+        Raises:
+            BrokerError: the cluster did not answer in time.
+        """
+        with broker_errors("starting a transactional producer"):
+            async with asyncio.timeout(self._timeout_s):
+                await self._producer.start()
+
+    async def commit(self, outputs: Sequence[Output], offsets: Mapping[TopicPartition, int]) -> Ends:
+        """
+        Write *outputs* and commit *offsets* in one transaction.
+
+        Returns:
+            For every partition written to, the offset after its last record.
+
+        Raises:
+            RecordRefusedError: the broker refused one of the records.
+            BrokerError: nothing is known of the outcome; drop this producer.
+        """
+        with broker_errors("committing a transaction"):
+            async with asyncio.timeout(self._timeout_s):
+                await self._producer.begin_transaction()
+                ends = await self._send(outputs)
+                if offsets:
+                    await self._producer.send_offsets_to_transaction(dict(offsets), self._group_id)
+                await self._producer.commit_transaction()
+        return ends
+
+    async def drop(self) -> None:
+        """Give the producer up, whatever state it is in."""
+        try:
+            async with asyncio.timeout(_DROP_TIMEOUT_S):
+                await self._producer.stop()
+        except (KafkaError, OSError, TimeoutError, RuntimeError, AssertionError) as error:
+            _log.debug("producer.dropped", error=type(error).__name__)
+
+    async def _send(self, outputs: Sequence[Output]) -> Ends:
+        by_partition: dict[tuple[str, int], list[Output]] = {}
+        for output in outputs:
+            by_partition.setdefault((output.topic, output.partition), []).append(output)
+        sent: list[tuple[tuple[str, int], int, Awaitable[Any]]] = []
+        for place, records in by_partition.items():
+            for builder in self._built(records):
+                future = await self._producer.send_batch(builder, place[0], partition=place[1])
+                sent.append((place, builder.record_count(), future))
+        results = await asyncio.gather(*(future for _, _, future in sent))
+        return {
+            place: metadata.offset + count for (place, count, _), metadata in zip(sent, results, strict=True)
+        }
+
+    def _built(self, records: Sequence[Output]) -> Iterator[Any]:
+        builder = self._producer.create_batch()
+        for _, _, timestamp, key, value, headers in records:
+            if builder.append(timestamp=timestamp, key=key, value=value, headers=headers) is None:
+                yield builder
+                builder = self._producer.create_batch()
+                builder.append(timestamp=timestamp, key=key, value=value, headers=headers)
+        builder.close()
+        yield builder
