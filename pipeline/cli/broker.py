@@ -1,0 +1,119 @@
+"""`pipeline broker`: the embedded Kafka alone, for other processes of this machine."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+
+from pipeline.runtime.broker import DEFAULT_DATA_DIR, EmbeddedBroker
+from pipeline.runtime.broker_files import Progress
+
+__all__ = ["ProgressLines", "broker"]
+
+
+class ProgressLines:
+    """Shows the steps of a start on standard error, a download as a line that counts on a terminal."""
+
+    def __init__(self) -> None:
+        self._counting = False
+        self._text = ""
+
+    def __call__(self, step: Progress) -> None:
+        """Show *step*: once per text, and each further megabyte only where a line can be rewritten."""
+        if step.total_bytes and sys.stderr.isatty():
+            done, total = step.done_bytes / 2**20, step.total_bytes / 2**20
+            print(f"\r{step.text}  {done:5.1f} of {total:.1f} MB", end="", file=sys.stderr, flush=True)
+            self._counting = True
+        elif step.text != self._text:
+            line_end = "\n" if self._counting else ""
+            print(f"{line_end}{step.text}", file=sys.stderr, flush=True)
+            self._counting = False
+        self._text = step.text
+
+
+async def broker(
+    *, data_dir: Path = DEFAULT_DATA_DIR, ephemeral: bool = False, port: int = 0, json: bool = False
+) -> None:
+    """
+    Run a real Kafka on this machine until Ctrl-C or SIGTERM.
+
+    Its first start downloads 45 MB from Maven Central; later ones need no network and take a second.
+    What it serves stays in the data folder. It exits 0 when stopped, and 1 when Kafka could not start
+    or ended by itself.
+
+    Examples::
+
+        pipeline broker                             # keeps its data in .pipeline/kafka
+        pipeline broker --ephemeral --json          # one JSON line, nothing kept
+        pipeline broker --port 9092 --data-dir /srv/kafka
+
+    Parameters
+    ----------
+    data_dir
+        The folder that keeps the cluster: the same folder is the same cluster again.
+    ephemeral
+        Keep nothing: a temporary folder, removed at the end.
+    port
+        The port on 127.0.0.1; 0 takes a free one.
+    json
+        Print one line of JSON instead of text.
+    """
+    with _ended_by_signals():
+        async with EmbeddedBroker(
+            None if ephemeral else data_dir, port=port, on_progress=ProgressLines()
+        ) as kafka:
+            print(_line(kafka) if json else _text(kafka), flush=True)
+            await kafka.wait()
+
+
+def _line(kafka: EmbeddedBroker) -> str:
+    """Return where *kafka* is as one line of JSON."""
+    fields = {
+        "kind": "broker",
+        "bootstrap_servers": kafka.bootstrap_servers,
+        "data_dir": str(kafka.data_dir),
+        "ephemeral": kafka.ephemeral,
+        "pid": kafka.pid,
+        "kafka_version": kafka.version,
+        "cluster_id": kafka.cluster_id,
+    }
+    return orjson.dumps(fields).decode()
+
+
+def _text(kafka: EmbeddedBroker) -> str:
+    """Return where *kafka* is as aligned lines."""
+    kept = "removed at the end" if kafka.ephemeral else "kept"
+    return (
+        f"Kafka {kafka.version}       process {kafka.pid}\n"
+        f"bootstrap servers {kafka.bootstrap_servers}\n"
+        f"data              {kafka.data_dir} ({kept})\n"
+        f"log               {kafka.data_dir / 'server.log'}\n"
+        "Ctrl-C stops it."
+    )
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGINT and SIGTERM cancel the body in order, and a second one end its clean-up at once."""
+    loop, task, signals = asyncio.get_running_loop(), asyncio.current_task(), []
+    assert task is not None
+
+    def received(number: signal.Signals) -> None:
+        signals.append(number)
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, received, number)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not signals:
+            raise
+        task.uncancel()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
