@@ -91,7 +91,6 @@ class UsersLocation:
     profile_statistics: dict[str, Json] = field(default_factory=dict)
     submissions: dict[str, Submission] = field(default_factory=dict)
     own_statistics: Json | None = None
-    callback_urls: list[str] = field(default_factory=list)
 
     # -- social-planner tags -----------------------------------------------------------------------
 
@@ -170,12 +169,21 @@ class UsersLocation:
 
     def set_custom_fields(self, contact_id: str, values: Iterable[Json], *, at: datetime) -> Change:
         """Set a contact's custom fields from ``{id|key, field_value|value}``; sends ContactUpdate."""
-        known = self.contact(contact_id)
-        fields = {entry["id"]: entry for entry in known.get("customFields", [])}
+        merged = self.merged_fields(self.contact(contact_id), values)
+        return self.put_contact({"customFields": merged}, at=at, contact_id=contact_id)
+
+    def merged_fields(self, contact: Json, values: Iterable[Json]) -> list[Json]:
+        """
+        A contact's custom fields with *values* in place of its former ones, as ``{id, value}``.
+
+        Raises:
+            Missing: a key is no custom field of the location.
+        """
+        fields = {entry["id"]: entry for entry in contact.get("customFields", [])}
         for value in values:
             identity = value.get("id") or self._field_with_key(value.get("key", ""))
             fields[identity] = {"id": identity, "value": value.get("field_value", value.get("value"))}
-        return self.put_contact({"customFields": list(fields.values())}, at=at, contact_id=contact_id)
+        return list(fields.values())
 
     def remove_contact(self, contact_id: str, *, at: datetime) -> Change:
         """Remove a contact; sends ContactDelete with the contact as it was."""
@@ -310,6 +318,7 @@ class UsersState:
     users: dict[str, Json] = field(default_factory=dict)
     static_tokens: dict[str, Grant] = field(default_factory=dict)
     codes: dict[str, Grant] = field(default_factory=dict)
+    callback_urls: list[str] = field(default_factory=list)  #: of the app: every webhook goes to each
 
     def __post_init__(self) -> None:
         self.company_id = self.ids.alphanumeric()
