@@ -1,1 +1,1 @@
-"""Into Kafka: receiver, pollers and the clock."""
+"""Into Kafka: receiver, pollers and the clock. The contract of effects is `pipeline.effects`."""

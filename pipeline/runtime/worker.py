@@ -1,0 +1,125 @@
+"""
+One process: all its groups and services under one task group, readiness, and the order of stopping.
+
+Stop: unready → services stop taking → groups finish their batches, commit and leave, within one
+deadline; a second signal cancels.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from pipeline.effects import Unit
+from pipeline.errors import BrokerError
+from pipeline.runtime.group import Group
+from pipeline.runtime.task import Cluster
+
+__all__ = ["Service", "Worker"]
+
+_log = structlog.get_logger(__name__)
+
+#: How often the event loop's lag and the groups' lags are measured, in seconds.
+_MEASURE_S = 1.0
+
+#: A loop that runs later than this is unready, in seconds.
+MAX_LOOP_LAG_S = 1.0
+
+
+class Service(Protocol):
+    """What runs beside the groups: the receiver, the admin port."""
+
+    name: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether it serves."""
+        ...
+
+    async def run(self) -> None:
+        """Serve until ``stop``."""
+        ...
+
+    def stop(self) -> None:
+        """Take nothing more, finish what was taken, then return from ``run``."""
+        ...
+
+
+class Worker:
+    """Runs *units* and *services* until ``stop``."""
+
+    def __init__(self, units: Sequence[Unit], cluster: Cluster, services: Sequence[Service] = ()) -> None:
+        self.groups = {unit.stage.name: Group(unit, cluster) for unit in units}
+        self.loop_lag_s = 0.0
+        self._cluster = cluster
+        self._services = services
+        self._stopping = asyncio.Event()
+
+    @property
+    def unready(self) -> dict[str, str]:
+        """What is not ready, and why; empty when all is."""
+        if self._stopping.is_set():
+            return {"process": "stopping"}
+        states = {
+            name: group.failed or _states(group) for name, group in self.groups.items() if not group.ready
+        }
+        states |= {service.name: "starting" for service in self._services if not service.ready}
+        if self.loop_lag_s > MAX_LOOP_LAG_S:
+            states["event loop"] = f"{self.loop_lag_s:.1f} s late"
+        return states
+
+    def stop(self) -> None:
+        """Begin to stop; ``run`` returns when everything is finished or the deadline has passed."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """
+        Work until ``stop``.
+
+        Raises:
+            TimeoutError: the deadline of stopping passed; what was uncommitted will be done again.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            jobs = [
+                tasks.create_task(group.run(), name=f"group {name}") for name, group in self.groups.items()
+            ]
+            serving = [tasks.create_task(one.run(), name=one.name) for one in self._services]
+            measuring = tasks.create_task(self._measure(), name="measure")
+            await self._stopping.wait()
+            _log.info("worker.stopping")
+            async with asyncio.timeout(self._cluster.settings.stop_timeout_s):
+                for service in self._services:
+                    service.stop()
+                await _ended(serving)
+                for group in self.groups.values():
+                    group.stop()
+                await _ended(jobs)
+            measuring.cancel()
+        _log.info("worker.stopped")
+
+    async def lags(self) -> dict[str, int]:
+        """Records not yet processed, by stage."""
+        return {name: sum((await group.lag()).values()) for name, group in self.groups.items()}
+
+    async def _measure(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(_MEASURE_S)
+            self.loop_lag_s = time.monotonic() - before - _MEASURE_S
+            self._cluster.metrics.loop_lag.set(self.loop_lag_s)
+            try:
+                await self.lags()
+            except BrokerError as error:
+                _log.debug("lag.unknown", error=str(error))
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+def _states(group: Group) -> str:
+    states = sorted({task.state for task in group.tasks.values()})
+    return ", ".join(states) or "waiting for partitions"
