@@ -1,0 +1,221 @@
+"""
+The facts that one message or conversation of Sakari implies, the same from webhook, poll and backfill.
+
+An outbound message: ``sent`` at created.at, ``status:<status>`` at updated.at and, where it carries
+both, ``priced:<segments>:<price>`` at updated.at. An inbound one: ``received`` at created.at. Of
+several records that imply the same fact the first one to arrive gives its other fields.
+A conversation: ``started:<time>`` at created.at, ``closed:<time>`` at ``closed``, or at updated.at
+where that is merely true.
+"""
+
+import msgspec
+
+from pipeline.events import (
+    ConversationClosed,
+    ConversationStarted,
+    Message,
+    MessagePriced,
+    MessageReceived,
+    MessageSent,
+    MessageStatusChanged,
+)
+from pipeline.identity import fact_id, native_key
+from pipeline.instants import Time
+from pipeline.stages.decode import sakari_wire as wire
+from pipeline.stages.decode.contacts import contact_key
+from pipeline.stages.decode.intake import Intake
+from pipeline.stages.decode.parse import (
+    Id,
+    as_count,
+    as_decimal,
+    as_flag,
+    as_id,
+    as_time,
+    decoded,
+    required,
+)
+
+__all__ = ["conversation", "message"]
+
+_TOPIC = "sakari.events"
+_MESSAGE = msgspec.json.Decoder(wire.Message)
+_CONVERSATION = msgspec.json.Decoder(wire.Conversation)
+
+
+def message(
+    intake: Intake, body: bytes | msgspec.Raw, where: str, outgoing: bool | None, event_id: str | None
+) -> None:
+    """
+    All that a message implies.
+
+    *outgoing* is what the kind of webhook says where the message does not; *event_id* that of the
+    document's webhook, which stands in for a missing id. Such a webhook may lack created.at too:
+    then it tells its status as of its arrival, and not that a message was sent.
+    """
+    given = decoded(_MESSAGE, body, where)
+    identifier = as_id(given.id) or required(event_id, f"{where}.id")
+    created = _at(given.created, f"{where}.created.at")
+    if created is None and event_id is None:
+        created = required(created, f"{where}.created.at")
+    known = created or intake.received_at
+    told = _message(intake, given, where, identifier, created=known, outgoing=outgoing)
+    native, key = _whose(intake, given.contact, identifier)
+    intake.expect_key(native)
+    if not told.outgoing:
+        _tell(intake, key, told, MessageReceived, "received")
+        return
+    if created is not None:
+        _tell(intake, key, told, MessageSent, "sent")
+    _status(intake, key, told, given)
+    if created is not None and told.segments is not None and told.price is not None:
+        _priced(intake, key, told, told.segments, told.price)
+
+
+def _message(
+    intake: Intake, given: wire.Message, where: str, identifier: str, *, created: Time, outgoing: bool | None
+) -> Message:
+    status = (given.status or "").strip().lower()
+    flag = as_flag(given.outgoing, f"{where}.outgoing")
+    if flag is None:
+        flag = status != "received" if outgoing is None else outgoing
+    within = given.conversation
+    inside = within if isinstance(within, wire.Within) else None
+    return Message(
+        id=identifier,
+        conversation_id=_ref(within),
+        contact_id=as_id(given.contact.id) if given.contact else None,
+        outgoing=flag,
+        status=status,
+        text=given.message,
+        template_id=_ref(given.template),
+        job_id=_ref(given.job),
+        campaign_id=_campaign(given),
+        group_id=_ref(given.group),
+        number=_own_number(
+            intake, inside.phone_number if inside and inside.phone_number else given.phone_number
+        ),
+        country=given.country,
+        segments=as_count(given.segments, f"{where}.segments"),
+        price=as_decimal(given.price, f"{where}.price"),
+        media=len(given.media or ()),
+        source=_source(given.created),
+        created_at=created,
+        updated_at=_at(given.updated, f"{where}.updated.at") or created,
+    )
+
+
+def _tell(
+    intake: Intake, key: str, told: Message, fact: type[MessageSent | MessageReceived], kind: str
+) -> None:
+    value = fact(tenant=intake.tenant, account_id=intake.account, occurred_at=told.created_at, message=told)
+    intake.fact(_TOPIC, key, value, _fact_id(intake, told, kind), told.created_at)
+
+
+def _status(intake: Intake, key: str, told: Message, given: wire.Message) -> None:
+    if not told.status:
+        return
+    error = given.error
+    failure = error if isinstance(error, wire.Failure) else None
+    value = MessageStatusChanged(
+        tenant=intake.tenant,
+        account_id=intake.account,
+        occurred_at=told.updated_at,
+        message=told,
+        status=told.status,
+        error_code=as_id(failure.code) if failure else None,
+        error=(failure.description or failure.message)
+        if failure
+        else error
+        if isinstance(error, str)
+        else None,
+    )
+    intake.fact(_TOPIC, key, value, _fact_id(intake, told, f"status:{told.status}"), told.created_at)
+
+
+def _priced(intake: Intake, key: str, told: Message, segments: int, price: str) -> None:
+    value = MessagePriced(
+        tenant=intake.tenant,
+        account_id=intake.account,
+        occurred_at=told.updated_at,
+        message=told,
+        segments=segments,
+        price=price,
+    )
+    intake.fact(_TOPIC, key, value, _fact_id(intake, told, f"priced:{segments}:{price}"), told.created_at)
+
+
+def _fact_id(intake: Intake, told: Message, kind: str) -> str:
+    return fact_id("sakari", intake.account, "message", told.id, kind)
+
+
+def conversation(intake: Intake, body: bytes | msgspec.Raw, where: str, *, is_closed: bool = False) -> None:
+    """All that a conversation implies; *is_closed* where the kind of webhook says so."""
+    given = decoded(_CONVERSATION, body, where)
+    identifier = required(as_id(given.id), f"{where}.id")
+    native, key = _whose(intake, given.contact, identifier)
+    intake.expect_key(native)
+    created = _at(given.created, f"{where}.created.at")
+    closed = _closed_at(intake, given, where, is_closed=is_closed)
+    if created is None and closed is None:
+        created = required(created, f"{where}.created.at")
+    for kind, fact, at in (("started", ConversationStarted, created), ("closed", ConversationClosed, closed)):
+        if at is not None:
+            value = fact(
+                tenant=intake.tenant,
+                account_id=intake.account,
+                occurred_at=at,
+                conversation_id=identifier,
+                contact_id=as_id(given.contact.id) if given.contact else None,
+                number=_own_number(intake, given.phone_number),
+            )
+            told = fact_id("sakari", intake.account, "conversation", identifier, f"{kind}:{at}")
+            intake.fact(_TOPIC, key, value, told)
+
+
+def _closed_at(intake: Intake, given: wire.Conversation, where: str, *, is_closed: bool) -> Time | None:
+    if isinstance(given.closed, str) and given.closed.lower() not in {"true", "false", ""}:
+        return as_time(given.closed, f"{where}.closed")
+    if is_closed or as_flag(given.closed, f"{where}.closed"):
+        return _at(given.updated, f"{where}.updated.at") or intake.observed_at
+    return None
+
+
+def _whose(intake: Intake, who: wire.Who | None, resource_id: str) -> tuple[str, str]:
+    """The native key and the contact key of *who*."""
+    contact_id = as_id(who.id) if who else None
+    native = native_key(intake.tenant, "s", contact_id, resource_id)
+    if who is None or contact_id is None:
+        return native, native
+    mobile = who.mobile
+    if isinstance(mobile, wire.Mobile):
+        return native, contact_key(intake, native, mobile.number, mobile.country)
+    return native, contact_key(intake, native, mobile, None)
+
+
+def _own_number(intake: Intake, number: wire.Mobile | Id) -> str | None:
+    region = intake.terms.region
+    if isinstance(number, wire.Mobile):
+        return intake.keys.own_number(intake.tenant, as_id(number.number), number.country or region)
+    return intake.keys.own_number(intake.tenant, as_id(number), region)
+
+
+def _at(moment: wire.Moment | None, where: str) -> Time | None:
+    return as_time(moment.at, where) if moment else None
+
+
+def _ref(value: wire.Ref | wire.Within | Id) -> str | None:
+    return as_id(value) if value is None or isinstance(value, str | int) else as_id(value.id)
+
+
+def _campaign(given: wire.Message) -> str | None:
+    job = given.job
+    if isinstance(job, wire.Ref):
+        told = _ref(job.campaign) or as_id(job.campaign_id)
+        if told:
+            return told
+    return _ref(given.campaign)
+
+
+def _source(created: wire.Moment | None) -> str | None:
+    by = created.by if created else None
+    return by.source if isinstance(by, wire.Author) else None

@@ -1,0 +1,147 @@
+"""
+What Sakari sends, as far as it is of use: webhooks on the wire, the document's, and REST items.
+
+Source: ``openapi-1.0.1.yaml`` (components.schemas), and what the wire is seen to carry besides.
+Fields are optional throughout: what must be there is checked where it is used.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from pipeline.stages.decode.parse import Flag, Id
+
+__all__ = ["Contact", "Conversation", "Envelope", "ListOpt", "Message", "Mobile", "Moment", "Opt", "Who"]
+
+
+class _Part(msgspec.Struct, frozen=True, rename="camel"):
+    """Fields in camelCase, as Sakari spells them."""
+
+
+class Envelope(_Part, frozen=True, gc=False):
+    """A webhook: ``{accountId,eventType,payload}``, or the document's ``{eventId,type,accountId,data}``."""
+
+    account_id: Id = None
+    event_type: str | None = None
+    payload: msgspec.Raw | None = None
+    event_id: Id = None
+    type: str | None = None
+    data: msgspec.Raw | None = None
+
+
+class Author(_Part, frozen=True, gc=False):
+    source: str | None = None
+
+
+class Moment(_Part, frozen=True, gc=False):
+    """When, and by whom."""
+
+    at: str | int | float | None = None
+    by: Author | str | None = None
+
+
+class Mobile(_Part, frozen=True, gc=False):
+    """A number as it was typed, with its country."""
+
+    number: Id = None
+    country: str | None = None
+
+
+class Ref(_Part, frozen=True, gc=False):
+    id: Id = None
+    campaign: "Ref | Id" = None
+    campaign_id: Id = None
+
+
+class Who(_Part, frozen=True, gc=False):
+    """The contact of a message or conversation."""
+
+    id: Id = None
+    mobile: Mobile | Id = None
+
+
+class Within(_Part, frozen=True, gc=False):
+    id: Id = None
+    phone_number: Mobile | Id = None
+
+
+class Failure(_Part, frozen=True, gc=False):
+    code: Id = None
+    description: str | None = None
+    message: str | None = None
+
+
+class Message(_Part, frozen=True, gc=False):
+    """A message, of a webhook or of REST."""
+
+    id: Id = None
+    message: str | None = None
+    template: Ref | Id = None
+    status: str | None = None
+    outgoing: Flag = None
+    country: str | None = None
+    segments: int | float | str | None = None
+    price: msgspec.Raw = msgspec.Raw()
+    media: list[msgspec.Raw] | None = None
+    job: Ref | Id = None
+    campaign: Ref | Id = None
+    group: Ref | Id = None
+    conversation: Within | Id = None
+    phone_number: Mobile | Id = None
+    contact: Who | None = None
+    created: Moment | None = None
+    updated: Moment | None = None
+    error: Failure | str | None = None
+
+
+class Conversation(_Part, frozen=True, gc=False):
+    """A conversation; ``closed`` is a date-time on the wire, a boolean in the document."""
+
+    id: Id = None
+    closed: Flag = None
+    contact: Who | None = None
+    phone_number: Mobile | Id = None
+    created: Moment | None = None
+    updated: Moment | None = None
+
+
+class Tag(_Part, frozen=True, gc=False):
+    tag: str | None = None
+    name: str | None = None
+    visible: Flag = None
+
+
+class ListRef(_Part, frozen=True, gc=False):
+    id: Id = None
+    name: str | None = None
+
+
+class Contact(_Part, frozen=True):
+    """A contact; what is UNSET the record did not carry."""
+
+    id: Id = None
+    first_name: str | UnsetType | None = UNSET
+    last_name: str | UnsetType | None = UNSET
+    email: str | UnsetType | None = UNSET
+    mobile: Mobile | Id | UnsetType = UNSET
+    attributes: dict[str, Any] | UnsetType | None = UNSET
+    tags: list[Tag | str] | UnsetType | None = UNSET
+    lists: list[ListRef | str | int] | UnsetType | None = UNSET
+    valid: Flag | UnsetType = UNSET
+    created: Moment | None = None
+    updated: Moment | None = None
+
+
+class Opt(_Part, frozen=True):
+    """The payload of an opt change where the contact stands inside it."""
+
+    contact: Contact | None = None
+    updated: Moment | None = None
+
+
+class ListOpt(_Part, frozen=True):
+    """What an opt change of one list carries besides the contact."""
+
+    list: Ref | Id = None
+    list_id: Id = None
