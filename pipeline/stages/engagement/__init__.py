@@ -1,0 +1,126 @@
+"""
+Count what each contact did with our messages, in the contact's totals and in windows of time.
+
+Reads    ``activity.enriched``  key: contact key; ``clock.ticks``
+Writes   ``engagement.contacts``  compacted: totals, score and opt state, whenever they change
+         ``engagement.partials``  compacted: this partition's share of a window, absolute
+State    per contact its totals (for ever); per message its booking, per conversation and day its
+         timeline, per contact and window its distinct counts, late and opt facts seen (all kept
+         ``seen_days`` after both their own time and their last arrival); per window this
+         partition's share (400 d)
+Time     event time decides the window, arrival (``received_at``) what is late; ticks only drop state
+Repeats  redelivered facts change nothing; any order of facts ends in the same totals, shares and
+         state, with two exceptions: a message's dimensions are those of the first of its facts that
+         comes, and an inbound message is dead-lettered for being late as a reply only if the
+         outbound message was known when it came
+
+What counts where:
+
+- An outbound message is booked in the hour and the day of its created.at: ``sent`` by its sent fact,
+  ``delivered`` or ``failed`` by the terminal status that occurred last (delivered if times are
+  equal), ``segments`` and ``cost`` by the price told last (the larger if times are equal).
+- ``received``, opt-outs, opt-ins (contact-wide ones on Sakari, no lists) and conversations are booked
+  at their own time. ``contacts_engaged`` are the distinct contacts with an inbound message in the
+  window; ``contacts_messaged`` those with an outbound one; ``repliers`` those with a reply.
+- Every inbound message is a reply that follows the latest outbound message of its conversation by at
+  most the reply window, both ends included; it is booked where that outbound message is. Of equal
+  times the outbound one comes first, of several outbound ones that with the largest id counts.
+  Messages without a conversation share one of their own per contact and account.
+- Late is decided for each fact and window. A late fact counts in the contact's totals and in the
+  windows that it is not late for. For an hour or a day it is late for, it never happened: it neither
+  books nor corrects anything there, and an outbound one is nobody's latest. A reply is late by its
+  own arrival for the window of the message it replies to. The record is dead-lettered once, as
+  ``late``; put back with a backfill mark it is counted where it was left out.
+- A reply moves when an outbound message turns up between it and the one it was given to, even if
+  that window has been closed: it is then revised.
+- A fact of a message that was dropped from the state is counted in the totals anew.
+- After a contact's number changed, new facts count under the new key; nothing moves.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from pipeline.errors import RecordError
+from pipeline.events import (
+    Activity,
+    ContactOptedIn,
+    ContactOptedOut,
+    ConversationClosed,
+    ConversationStarted,
+    Fact,
+    MessagePriced,
+    MessageReceived,
+    MessageSent,
+    MessageStatusChanged,
+    Tick,
+    UsersContactDndUpdated,
+)
+from pipeline.stage import Event, Outcome, Stage, Stores
+from pipeline.stages.engagement import happenings, messages, sweep
+from pipeline.stages.engagement.ledger import Ledger, Terms
+from pipeline.stages.engagement.state import BOOKINGS, CLOCK, CONTACTS, MEMBERS, SEEN, SHARES, TIMELINES
+
+__all__ = ["stage"]
+
+
+def stage(
+    *, zones: Mapping[str, ZoneInfo], grace_s: int, reply_window_s: int, max_tags: int, seen_days: int
+) -> Stage:
+    """
+    The stage ``engagement``.
+
+    *zones* are the tenants' time zones (UTC for others). *grace_s* seconds after its end a window
+    takes no more facts; *reply_window_s* seconds after an outbound message an inbound one is a reply
+    to it; of an event's tags *max_tags* become dimensions; *seen_days* days messages are remembered.
+    """
+    terms = Terms(
+        zones=zones,
+        grace_ms=grace_s * 1000,
+        reply_window_ms=reply_window_s * 1000,
+        max_tags=max_tags,
+        seen_ms=seen_days * 86_400_000,
+    )
+    return Stage(
+        name="engagement",
+        inputs=("activity.enriched", "clock.ticks"),
+        outputs=("engagement.contacts", "engagement.partials"),
+        stores=(CONTACTS, BOOKINGS, TIMELINES, MEMBERS, SEEN, SHARES, CLOCK),
+        step=partial(_step, terms),
+        resume=partial(sweep.resume, terms),
+    )
+
+
+def _step(terms: Terms, read: Stores, event: Event[Any]) -> Outcome:
+    match event.value:
+        case Activity(contact_key=key) if key == event.key:
+            ledger = Ledger(read, event, terms)
+            _count(ledger, event.value.event)
+            return ledger.outcome()
+        case Activity():
+            raise RecordError("wrong-key", "the record's key is not the activity's contact key")
+        case Tick():
+            return sweep.on_tick(read, event.value)
+        case _:
+            raise RecordError("unexpected-value", f"expected an activity or a tick, not {type(event.value)}")
+
+
+def _count(ledger: Ledger, fact: Fact) -> None:
+    match fact:
+        case MessageSent(message=message) if message.outgoing:
+            messages.count_sent(ledger, fact)
+        case MessageStatusChanged(message=message) if message.outgoing:
+            messages.count_status(ledger, fact)
+        case MessagePriced(message=message) if message.outgoing:
+            messages.count_price(ledger, fact)
+        case MessageReceived():
+            messages.count_received(ledger, fact)
+        case ContactOptedOut() | ContactOptedIn():
+            happenings.count_opt(ledger, fact)
+        case ConversationStarted() | ConversationClosed():
+            happenings.count_conversation(ledger, fact)
+        case UsersContactDndUpdated():
+            happenings.count_dnd(ledger, fact)
+        case _:
+            return  # feeds no measure: lists, moves, what the Users API sent, and what we don't model

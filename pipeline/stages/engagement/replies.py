@@ -1,0 +1,142 @@
+"""
+Which inbound message replies to which outbound one.
+
+An inbound message is a reply to the latest outbound message of its conversation that is not after
+it, if that is at most the reply window ago. So each conversation's messages are kept as a timeline,
+one entry a UTC day, and whenever a message enters it, whatever the order of arrival, the replies
+that it could change are compared before and after and moved. In the windows of a width only those
+outbound messages exist that are not late for that width.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeVar
+
+from pipeline.events import MessageReceived, MessageSent
+from pipeline.histogram import bucket
+from pipeline.stages.engagement import score
+from pipeline.stages.engagement.ledger import Ledger, Place
+from pipeline.stages.engagement.state import (
+    BOOKINGS,
+    SCOPES,
+    TIMELINES,
+    TOTAL,
+    Incoming,
+    Outgoing,
+    Timeline,
+    booking_key,
+    timeline_key,
+)
+from pipeline.stages.measures import Delta
+
+__all__ = ["Conversation"]
+
+DAY_MS: Final = 86_400_000
+
+M = TypeVar("M", Outgoing, Incoming)
+
+
+class Conversation:
+    """The timeline of the conversation that *fact*'s message belongs to."""
+
+    def __init__(self, ledger: Ledger, fact: MessageSent | MessageReceived) -> None:
+        self._ledger = ledger
+        self._account = fact.account_id
+        self._id = fact.message.conversation_id
+        self._reach = ledger.terms.reply_window_ms
+        self._places: dict[str, Place] = {}
+
+    def add_outgoing(self, new: Outgoing, place: Place) -> None:
+        """An outbound message, booked at *place*, entered the timeline: later ones may reply to it now."""
+        self._places[new.id] = place
+        ahead = self._between(new.at, new.at + self._reach)
+        today = ahead[0]
+        self._keep(new.at, Timeline(today.arrived_at, _with(today.sent, new), today.received))
+        later = [i for day in ahead for i in day.received if new.at <= i.at <= new.at + self._reach]
+        if not later:
+            return
+        behind = self._between(new.at - self._reach, new.at)[:-1]
+        before = [o for day in (*behind, *ahead) for o in day.sent]
+        after = _with(before, new)
+        for scope in SCOPES:
+            one, other = _in(scope, before), _in(scope, after)
+            for incoming in later:
+                self._move(
+                    scope, incoming, incoming, self._latest(one, incoming), self._latest(other, incoming)
+                )
+
+    def add_incoming(self, new: Incoming) -> None:
+        """An inbound message entered the timeline, or is now known to have come earlier."""
+        days = self._between(new.at - self._reach, new.at)
+        today = days[-1]
+        old = next((i for i in today.received if i.id == new.id and i.at == new.at), None)
+        if old is not None and old.heard_at <= new.heard_at:
+            return
+        self._keep(new.at, Timeline(today.arrived_at, today.sent, _with(today.received, new)))
+        sent = [o for day in days for o in day.sent]
+        for scope in SCOPES:
+            target = self._latest(_in(scope, sent), new)
+            self._move(scope, old, new, target if old else None, target)
+            if target and not self._counts(scope, target, new):
+                self._ledger.late = True
+
+    def _move(
+        self,
+        scope: int,
+        old: Incoming | None,
+        new: Incoming,
+        before: Outgoing | None,
+        after: Outgoing | None,
+    ) -> None:
+        if old == new and before and after and before.id == after.id:
+            return
+        if old and before:
+            self._post(scope, before, old, -1)
+        if after:
+            self._post(scope, after, new, 1)
+
+    def _post(self, scope: int, target: Outgoing, incoming: Incoming, sign: int) -> None:
+        if not self._counts(scope, target, incoming):
+            return
+        reply = Delta({"replies": 1}, bucket=bucket((incoming.at - target.at) // 1000))
+        self._ledger.post(self._place(target), scope, reply, sign)
+        if scope == TOTAL:
+            self._ledger.weigh(score.REPLY, incoming.at, sign)
+            self._ledger.weigh(score.INBOUND, incoming.at, -sign)
+
+    def _counts(self, scope: int, target: Outgoing, incoming: Incoming) -> bool:
+        if scope == TOTAL:
+            return True
+        return not self._ledger.is_late(self._place(target).span(scope), incoming.heard_at)
+
+    def _latest(self, sent: Sequence[Outgoing], incoming: Incoming) -> Outgoing | None:
+        index = bisect_right(sent, incoming.at, key=lambda outgoing: outgoing.at)
+        if index == 0 or incoming.at - sent[index - 1].at > self._reach:
+            return None
+        return sent[index - 1]
+
+    def _place(self, target: Outgoing) -> Place:
+        if target.id not in self._places:
+            key = booking_key(target.at, self._ledger.activity.contact_key, self._account, target.id)
+            booking = self._ledger.read.get(BOOKINGS, key)
+            self._places[target.id] = self._ledger.place(target.at, booking.dimensions if booking else ())
+        return self._places[target.id]
+
+    def _between(self, first: int, last: int) -> list[Timeline]:
+        days = range(max(first, 0) // DAY_MS, last // DAY_MS + 1)
+        return [self._ledger.read.get(TIMELINES, self._key(day * DAY_MS)) or Timeline() for day in days]
+
+    def _keep(self, at: int, day: Timeline) -> None:
+        arrived_at = max(day.arrived_at, self._ledger.arrived_at)
+        self._ledger.put(TIMELINES, self._key(at), Timeline(arrived_at, day.sent, day.received))
+
+    def _key(self, at: int) -> str:
+        return timeline_key(at, self._ledger.activity.contact_key, self._account, self._id)
+
+
+def _in(scope: int, sent: Iterable[Outgoing]) -> list[Outgoing]:
+    return [outgoing for outgoing in sent if outgoing.scopes & scope]
+
+
+def _with(entries: Iterable[M], new: M) -> tuple[M, ...]:
+    return tuple(sorted([e for e in entries if (e.at, e.id) != (new.at, new.id)] + [new]))
