@@ -1,0 +1,197 @@
+"""
+What a page of a scan, and a whole scan, amount to: pure functions over the poller's state.
+
+Only changes are published: an item whose content hash is the stored one is passed over. A removal
+needs absence in two consecutive complete scans, and then a look at the item by its id; a scan that
+would remove more than a fifth (and more than ten) removes nothing and is suspicious.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, final
+
+import msgspec
+import orjson
+
+from pipeline.codec import new_traceparent
+from pipeline.events import PollState
+from pipeline.instants import Time, from_ms
+from pipeline.stage import Delete, Emit, Outcome, Put, Store, Stores, Write
+
+__all__ = [
+    "ITEMS",
+    "SCHEDULE",
+    "Absent",
+    "Item",
+    "Known",
+    "Page",
+    "Resource",
+    "absent",
+    "item_of",
+    "page_outcome",
+    "removal_outcome",
+    "suspicious",
+]
+
+#: A scan that would remove more than this share, and more than this number, is not believed.
+SUSPICIOUS_SHARE = 0.20
+SUSPICIOUS_NUMBER = 10
+
+#: Complete scans in a row that must miss an item before it is looked for by its id; where the API has
+#: no way to do so, one more scan must miss it.
+ABSENCES = 2
+
+
+@final
+class Item(msgspec.Struct, frozen=True):
+    """One polled item: its id, its native key and its JSON; not *published* means only counted."""
+
+    id: str
+    key: str
+    body: bytes
+    published: bool = True
+
+
+@final
+class Page(msgspec.Struct, frozen=True):
+    """Part of a scan; *next_cursor* is None at the end."""
+
+    items: tuple[Item, ...]
+    next_cursor: str | None = None
+
+
+@final
+class Resource(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What one poller polls: one resource of one account.
+
+    *page* reads the page at a cursor ("" is the first), *exists* looks an item up by its id (None where
+    the API cannot). Both raise `UpstreamError`. *removable* says whether absence means removal.
+    """
+
+    tenant: str
+    account: str
+    product: str  #: ``sakari`` or ``users``
+    name: str  #: as in the header ``resource``
+    interval_s: float
+    page: Callable[[str], Awaitable[Page]]
+    exists: Callable[[str], Awaitable[bool]] | None = None
+    removable: bool = True
+
+    @property
+    def key(self) -> str:
+        """Its key in the schedule."""
+        return f"{self.tenant}|{self.account}|{self.product}.{self.name}"
+
+
+@final
+class Known(msgspec.Struct, frozen=True):
+    """What is remembered of an item: its hash, how many scans missed it, and what it was."""
+
+    hash: bytes
+    absences: int = 0
+    key: str = ""
+    body: bytes = b""
+
+
+@final
+class Absent(msgspec.Struct, frozen=True):
+    """An item that a complete scan did not find."""
+
+    id: str
+    known: Known
+
+
+SCHEDULE: Store[PollState] = Store("schedule", PollState, changelog="poll.schedule")
+ITEMS: Store[Known] = Store("items", Known)
+
+
+def item_of(identifier: str, key: str, content: dict[str, Any], *, published: bool = True) -> Item:
+    """The item that *content* is; its JSON has sorted keys, so that equal content is equal bytes."""
+    return Item(identifier, key, orjson.dumps(content, option=orjson.OPT_SORT_KEYS), published)
+
+
+def page_outcome(read: Stores, resource: Resource, state: PollState, page: Page, now_ms: int) -> Outcome:
+    """Publish what changed on *page*, remember it, and store *state*."""
+    writes: list[Write] = [Put(SCHEDULE, resource.key, state)]
+    emits: list[Emit] = []
+    for item in page.items:
+        place = f"{resource.key}|{item.id}"
+        known = read.get(ITEMS, place)
+        digest = _digest(item.body)
+        if known is not None and known.hash == digest:
+            if known.absences:
+                writes.append(Put(ITEMS, place, msgspec.structs.replace(known, absences=0)))
+        elif item.published:
+            kept = item.body if resource.removable else b""
+            writes.append(Put(ITEMS, place, Known(digest, 0, item.key, kept)))
+            emits.append(_emit(resource, state, item, now_ms))
+    return Outcome(tuple(writes), tuple(emits))
+
+
+def absent(read: Stores, resource: Resource, seen: set[str]) -> Iterator[Absent | None]:
+    """Each remembered item that is not among *seen*; None after every chunk, to let others work."""
+    start, end = f"{resource.key}|", f"{resource.key}}}"
+    while True:
+        last = ""
+        for place, known in read.scan(ITEMS, start, end):
+            last = place
+            identifier = place[len(resource.key) + 1 :]
+            if identifier not in seen:
+                yield Absent(identifier, known)
+        if not last:
+            return
+        yield None
+        start = last + "\0"
+
+
+def suspicious(removed: int, seen: int) -> bool:
+    """Whether a scan that saw *seen* items and would remove *removed* is not to be believed."""
+    return removed > SUSPICIOUS_NUMBER and removed > SUSPICIOUS_SHARE * (removed + seen)
+
+
+def removal_outcome(
+    resource: Resource, state: PollState, missed: list[Absent], gone: list[Absent], now_ms: int
+) -> Outcome:
+    """Count the absence of *missed*; publish each of *gone* as removed, as it was last known."""
+    writes: list[Write] = [Put(SCHEDULE, resource.key, state)]
+    writes += [
+        Put(
+            ITEMS,
+            f"{resource.key}|{one.id}",
+            msgspec.structs.replace(one.known, absences=one.known.absences + 1),
+        )
+        for one in missed
+    ]
+    writes += [Delete(ITEMS, f"{resource.key}|{one.id}") for one in gone]
+    emits = [
+        _emit(resource, state, Item(one.id, one.known.key, one.known.body), now_ms, change="removed")
+        for one in gone
+        if resource.removable
+    ]
+    return Outcome(tuple(writes), tuple(emits))
+
+
+def _emit(resource: Resource, state: PollState, item: Item, now_ms: int, *, change: str = "") -> Emit:
+    text = f"{resource.product}|{resource.account}|{resource.name}|{item.id}|{state.scan}|{change}"
+    ce_id = hashlib.sha256(text.encode()).hexdigest()
+    headers = {
+        "source": "poll",
+        "product": resource.product,
+        "resource": resource.name,
+        "tenant": resource.tenant,
+        "account": resource.account,
+        "verified": "true",
+        "received_at": from_ms(now_ms),
+        "scan_started_at": state.scan_started_at or Time(""),
+        "traceparent": new_traceparent(text.encode() + str(now_ms).encode()),
+    }
+    if change:
+        headers["change"] = change
+    return Emit(
+        "sources.received", item.key, item.body, ce_id, from_ms(now_ms), item.key, tuple(headers.items())
+    )
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.sha256(body).digest()[:16]
