@@ -204,7 +204,9 @@ def _at(moment: wire.Moment | None, where: str) -> Time | None:
 
 
 def _ref(value: wire.Ref | wire.Within | Id) -> str | None:
-    return as_id(value) if value is None or isinstance(value, str | int) else as_id(value.id)
+    if value is None or isinstance(value, str):
+        return value or None
+    return str(value) if isinstance(value, int) else as_id(value.id)
 
 
 def _campaign(given: wire.Message) -> str | None:

@@ -70,11 +70,8 @@ def _webhook(intake: Intake) -> None:
         raise invalid("eventType", "is missing")
     kind = _STALE.get(told, told)
     event_id = as_id(envelope.event_id)
-    where, payload = (
-        ("payload", envelope.payload) if envelope.payload is not None else ("data", envelope.data)
-    )
-    if payload is None:
-        where, payload = "payload", msgspec.Raw(b"null")
+    where = "data" if envelope.data and not envelope.payload else "payload"
+    payload = envelope.payload or envelope.data or msgspec.Raw(b"null")
     if (outgoing := _MESSAGES.get(kind)) is not None:
         messages.message(intake, payload, where, outgoing, event_id)
     elif (closed := _CONVERSATIONS.get(kind)) is not None:

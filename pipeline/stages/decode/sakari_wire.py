@@ -24,10 +24,10 @@ class Envelope(_Part, frozen=True, gc=False):
 
     account_id: Id = None
     event_type: str | None = None
-    payload: msgspec.Raw | None = None
+    payload: msgspec.Raw = msgspec.Raw()
     event_id: Id = None
     type: str | None = None
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw()
 
 
 class Author(_Part, frozen=True, gc=False):

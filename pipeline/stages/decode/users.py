@@ -69,8 +69,8 @@ def _webhook(intake: Intake) -> None:
     if webhook_id and not intake.first(_fact_id(intake, webhook_id, ""), at or intake.received_at):
         return
     hook = Hook(kind, at, webhook_id, identifier)
-    where, body = ("data", envelope.data) if envelope.data is not None else ("", None)
-    told = intake.record.body if body is None else body
+    nested = bytes(envelope.data).startswith(b"{")
+    where, told = ("data", bytes(envelope.data)) if nested else ("", intake.record.body)
     if kind in _CONTACTS:
         users_contacts.contact(intake, told, where, hook, removed=kind == "ContactDelete")
     elif kind in _MESSAGES:

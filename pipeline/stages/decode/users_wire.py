@@ -28,7 +28,7 @@ class Envelope(_Part, frozen=True, gc=False):
     timestamp: When = None
     webhook_id: Id = None
     location_id: Id = None
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw()
 
 
 class _Channel(_Part, frozen=True, gc=False):
@@ -135,4 +135,4 @@ class Statistics(_Part, frozen=True):
     window_start: When = None
     window_end: When = None
     statistics_id: Id = None
-    results: msgspec.Raw | None = None
+    results: msgspec.Raw = msgspec.Raw()
