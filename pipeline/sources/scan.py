@@ -44,12 +44,17 @@ ABSENCES = 2
 
 @final
 class Item(msgspec.Struct, frozen=True):
-    """One polled item: its id, its native key and its JSON; not *published* means only counted."""
+    """
+    One polled item: its id, its native key and its JSON.
+
+    Not *published* means only counted. *compared* is what tells a change, where not the body does.
+    """
 
     id: str
     key: str
     body: bytes
     published: bool = True
+    compared: bytes = b""
 
 
 @final
@@ -118,7 +123,7 @@ def page_outcome(read: Stores, resource: Resource, state: PollState, page: Page,
     for item in page.items:
         place = f"{resource.key}|{item.id}"
         known = read.get(ITEMS, place)
-        digest = _digest(item.body)
+        digest = _digest(item.compared or item.body)
         if known is not None and known.hash == digest:
             if known.absences:
                 writes.append(Put(ITEMS, place, msgspec.structs.replace(known, absences=0)))
