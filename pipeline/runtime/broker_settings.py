@@ -3,11 +3,12 @@
 import base64
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import BrokerError
 
-__all__ = ["cluster_id", "format_folder", "log4j_properties", "server_properties"]
+__all__ = ["cluster_id", "format_folder", "log4j_properties", "node_settings", "server_properties"]
 
 LOG4J = """\
 status=error
@@ -26,9 +27,9 @@ rootLogger.appenderRef.file.ref=file
 """
 
 
-def server_properties(*, port: int, controller_port: int, logs: Path) -> str:
+def node_settings(*, port: int, controller_port: int, logs: Path) -> dict[str, str | int | Path]:
     """Return Kafka's settings for one node that is broker and controller, sized for a laptop."""
-    settings = {
+    return {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
@@ -57,6 +58,10 @@ def server_properties(*, port: int, controller_port: int, logs: Path) -> str:
         "num.network.threads": 2,
         "num.io.threads": 4,
     }
+
+
+def server_properties(settings: Mapping[str, str | int | Path]) -> str:
+    """Return *settings* as a Java properties file."""
     return "".join(f"{name}={_escaped(value)}\n" for name, value in settings.items())
 
 

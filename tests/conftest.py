@@ -1,0 +1,14 @@
+"""What all folders of tests share: one Kafka per session."""
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from tests.kafka_fixture import running_kafka
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def kafka() -> AsyncIterator[str]:
+    """The bootstrap servers of the session's Kafka; use fresh topics and groups in each test."""
+    async with running_kafka() as servers:
+        yield servers
