@@ -14,9 +14,9 @@ from typing import Final
 
 from pipeline.errors import ConfigError
 from pipeline.sandbox.sakari_state import SakariAccount
-from pipeline.sandbox.state import Json, SandboxState
+from pipeline.sandbox.state import Change, Json, SandboxState
 from pipeline.sandbox.traffic_time import DAY_MS, ERA_SPAN_MS, HORIZON_MS, Era, boundary_ms, era_start_ms
-from pipeline.sandbox.users_state import UsersLocation
+from pipeline.sandbox.users_state import UsersLocation, UsersState
 
 __all__ = [
     "DEFAULT_TENANTS",
@@ -47,17 +47,17 @@ class TenantSpec:
     region: str = "US"
     dialect: str = "catalogue"
     countries: tuple[str, ...] = ("US", "CA")
-    number: str = "+12025550100"  #: our own
+    own_numbers: tuple[str, ...] = ("+12025550100",)  #: E.164, all in ``region``
 
 
 DEFAULT_TENANTS: Final = (
-    TenantSpec(name="acme"),
+    TenantSpec(name="acme", own_numbers=("+12025550100", "+12125550100")),
     TenantSpec(
         name="bolt",
         time_zone="Europe/Berlin",
         region="DE",
         countries=("DE", "US"),
-        number="+491713920099",
+        own_numbers=("+491713920099",),
     ),
     TenantSpec(
         name="cedar", time_zone="America/St_Johns", region="CA", dialect="vendor", countries=("CA", "DE")
@@ -91,12 +91,13 @@ class Person:
     era: Era = Era.NOW
     offset_ms: int = 0  #: how far their clock is behind the traffic's
     clock_ms: int = 0  #: the last instant anything of theirs happened at
+    users_clock_ms: int = 0  #: likewise at the Users API, whose webhooks must be recent
     busy_until_ms: int = 0  #: until when (traffic's clock) something of theirs is on its way
     untimed: bool = (
         False  #: their opt changes carry no time, are told in order, and are all the opts they have
     )
     opted_out: bool = False
-    gone: bool = False
+    conversations: list[str] = field(default_factory=list)  #: open ones
 
     def next_at(self, now_ms: int, start_ms: int) -> datetime:
         """A fresh instant of this person's clock, the traffic's standing at *now_ms*."""
@@ -104,6 +105,11 @@ class Person:
             self.offset_ms = 0
         self.clock_ms = max(now_ms - self.offset_ms, self.clock_ms + 1)
         return instant(self.clock_ms)
+
+    def next_users_at(self, now_ms: int) -> datetime:
+        """A fresh instant at the Users API, the traffic's clock standing at *now_ms*."""
+        self.users_clock_ms = max(now_ms, self.users_clock_ms + 1)
+        return instant(self.users_clock_ms)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,6 +132,7 @@ class World:
 
     start_ms: int
     boundary_ms: int
+    users: UsersState
     tenants: dict[str, TenantWorld]
 
 
@@ -141,18 +148,23 @@ class Numbers:
         canadian = ("204", "226", "236", "249", "250", "289", "306", "343", "365", "403", "416", "418")
         german = ("171-392-00", "176-040-690")
         self._free: dict[str, Iterator[str]] = {
-            "US": (f"{area}-555-01{n:02d}" for n in range(100) for area in american if n or area != "202"),
+            "US": (
+                f"{area}-555-01{n:02d}"
+                for n in range(100)
+                for area in american
+                if n or area not in ("202", "212")
+            ),
             "CA": (f"{area}-555-01{n:02d}" for n in range(100) for area in canadian),
             "DE": (f"{block}{n:02d}" for n in range(99) for block in german),
         }
         self._countries = spec.countries
 
-    def draw(self, rng: random.Random) -> Json:
-        """``{number, country}`` in a national format, of one of the tenant's countries."""
+    def draw(self, rng: random.Random) -> Json | None:
+        """``{number, country}`` in a national format, of one of the tenant's countries; None: all used up."""
         for country in rng.sample(self._countries, len(self._countries)):
             if number := next(self._free[country], None):
                 return {"number": number, "country": country}
-        raise ConfigError("the sample traffic has used up all numbers set aside for fiction: run it shorter")
+        return None
 
 
 def instant(ms: int) -> datetime:
@@ -180,7 +192,7 @@ def build_world(
 ) -> World:
     """Fill *state* with customers whose traffic begins at *start_ms* (ms since 1970)."""
     closing = boundary_ms(start_ms) if boundary is None else boundary
-    world = World(start_ms=start_ms, boundary_ms=closing, tenants={})
+    world = World(start_ms=start_ms, boundary_ms=closing, users=state.users, tenants={})
     for spec in specs:
         rng = random.Random(f"world {seed} {spec.name}")
         world.tenants[spec.name] = _tenant(state, spec, world, rng)
@@ -207,7 +219,10 @@ def full_name(rng: random.Random) -> Json:
 
 
 def _tenant(state: SandboxState, spec: TenantSpec, world: World, rng: random.Random) -> TenantWorld:
-    account = state.sakari.add_account(name=spec.name, country=spec.region, number=spec.number)
+    first, *others = spec.own_numbers
+    account = state.sakari.add_account(name=spec.name, country=spec.region, number=first)
+    for number in others:
+        account.add_number(number, spec.region)
     location = state.users.add_location(spec.name)
     tenant = TenantWorld(spec=spec, account=account, location=location, numbers=Numbers(spec))
     made_at = instant(world.start_ms - HORIZON_MS - 2 * DAY_MS)
@@ -232,7 +247,7 @@ def _people(tenant: TenantWorld, world: World, rng: random.Random) -> None:
     born_ms = world.start_ms - HORIZON_MS - DAY_MS
     for index in range(_PEOPLE):
         era = rng.choices(eras, weights)[0]
-        person = add_person(tenant, rng, at_ms=born_ms + index, users_only=index % 11 == 10)
+        person, _ = add_person(tenant, rng, at_ms=born_ms + index, users_only=index % 11 == 10)
         person.era = era
         person.offset_ms = world.start_ms - era_start_ms(era, world.start_ms, world.boundary_ms, rng)
         person.untimed = era is Era.NOW and index % 9 == 3
@@ -245,19 +260,23 @@ def _people(tenant: TenantWorld, world: World, rng: random.Random) -> None:
         tenant.people.append(Person(sakari_id=change.id, users_id=None, clock_ms=born_ms))
 
 
-def add_person(tenant: TenantWorld, rng: random.Random, *, at_ms: int, users_only: bool = False) -> Person:
+def add_person(
+    tenant: TenantWorld, rng: random.Random, *, at_ms: int, users_only: bool = False
+) -> tuple[Person, list[Change]]:
     """Create somebody's contacts at *at_ms*; not yet among the tenant's people."""
+    changes: list[Change] = []
     names, mobile = full_name(rng), _mobile(tenant, rng)
     person = Person(sakari_id=None, users_id=None, clock_ms=at_ms)
     if not users_only:
         fields = {**names, **({"mobile": mobile} if mobile else {}), "tags": wire_tags(sakari_tags(rng))}
-        person.sakari_id = tenant.account.put_contact(fields, at=instant(at_ms)).id
+        changes.append(tenant.account.put_contact(fields, at=instant(at_ms)))
+        person.sakari_id = changes[-1].id
     if users_only or rng.random() < 0.7:
         phone = users_phone(mobile, rng) if mobile else {}
         tags = users_tags(rng, tenant.location_tags.values())
-        change = tenant.location.put_contact({**names, **phone, "tags": tags}, at=instant(at_ms))
-        person.users_id = change.id
-    return person
+        changes.append(tenant.location.put_contact({**names, **phone, "tags": tags}, at=instant(at_ms)))
+        person.users_id = changes[-1].id
+    return person, changes
 
 
 def users_phone(mobile: Json, rng: random.Random) -> Json:
