@@ -47,7 +47,7 @@ async def opened(settings: Settings, store: TokenStore, sealer: Sealer) -> Async
             for account in tenant.sakari:
                 sakari[account.account_id] = opener.sakari(account)
             for location in tenant.users:
-                users[location.location_id] = _users(session, settings, name, location, store, sealer)
+                users[location.location_id] = opener.users(name, location)
         yield Clients(sakari, users, disabled)
 
 
