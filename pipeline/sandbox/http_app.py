@@ -131,13 +131,15 @@ def make_app(
     """An application with a route for each operation of *api*; hooks of an answer are given to *send*."""
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     for operation in api.operations():
-        app.router.add_route(operation.method, operation.path, _Route(api, operation, faults, send, clock))
+        app.router.add_route(
+            operation.method, operation.path, _Route(api, operation, faults, send, clock).answer
+        )
     app.router.add_route("*", "/_sandbox/faults", _admin(faults))
     return app
 
 
 class _Route:
-    """The life of one request, as an aiohttp handler."""
+    """The life of one request; `answer` is the aiohttp handler."""
 
     def __init__(
         self,
@@ -153,7 +155,7 @@ class _Route:
         self._send = send
         self._clock = clock
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         call = await self._read(request)
         rules = {rule.kind: rule for rule in self._faults.strike(self._operation.id, ANSWER_KINDS)}
         if latency := rules.get(FaultKind.LATENCY):

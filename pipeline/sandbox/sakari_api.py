@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import cache
 from typing import Any, Final
 
 import orjson
@@ -44,7 +45,7 @@ class SakariApi:
         self._state = state
         self._token_ttl = timedelta(seconds=token_ttl_s)
         self._requests_per_minute = requests_per_minute
-        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self._key = _signing_key()
         self._tokens: dict[str, tuple[str, float]] = {}  #: token → account id, exp in epoch seconds
         self._minutes: dict[str, tuple[int, int]] = {}  #: account id → minute, requests in it
         self._shared: dict[str, bytes] = {}
@@ -158,6 +159,12 @@ class SakariApi:
         self._minutes[account_id] = (minute, requests)
         if self._requests_per_minute is not None and requests > self._requests_per_minute:
             raise Refusal(429, "Too many requests", "GEN-429")
+
+
+@cache
+def _signing_key() -> rsa.RSAPrivateKey:
+    """One key a process: making one takes a good part of a second."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 def _part(value: Mapping[str, Any]) -> str:

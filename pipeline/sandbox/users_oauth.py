@@ -13,6 +13,8 @@ __all__ = ["TokenBook"]
 
 ACCESS_TTL_S: Final = 86_399  #: ``expires_in`` of the vendor's document
 
+_LOCATION_TOKEN: Final = ("access_token", "token_type", "expires_in", "scope", "locationId", "userId")
+
 
 @dataclass(frozen=True, slots=True)
 class _Issued:
@@ -65,7 +67,9 @@ class TokenBook:
             raise Refusal(422, ["companyId must be the company of the token"])
         location = self._state.location(str(form.get("locationId")))
         narrowed = self._state.grant(location.id, grant.scopes)
-        return Answer(200, self._issue(narrowed, call.now, refreshable=False))
+        told = self._issue(narrowed, call.now, refreshable=False)
+        app = {"appId": self._state.app_id, "versionId": self._state.app_id}
+        return Answer(200, {name: told[name] for name in _LOCATION_TOKEN} | app)
 
     def grant(self, call: Call) -> Grant:
         """
