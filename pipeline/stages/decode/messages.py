@@ -59,8 +59,7 @@ def message(
         created = required(created, f"{where}.created.at")
     known = created or intake.received_at
     told = _message(intake, given, where, identifier, created=known, outgoing=outgoing)
-    native, key = _whose(intake, given.contact, identifier)
-    intake.expect_key(native)
+    key = _whose(intake, given.contact)
     if not told.outgoing:
         _tell(intake, key, told, MessageReceived, "received")
         return
@@ -83,7 +82,7 @@ def _message(
     return Message(
         id=identifier,
         conversation_id=_ref(within),
-        contact_id=as_id(given.contact.id) if given.contact else None,
+        contact_id=(given.contact.id or None) if given.contact else None,
         outgoing=flag,
         status=status,
         text=given.message,
@@ -152,8 +151,7 @@ def conversation(intake: Intake, body: bytes | msgspec.Raw, where: str, *, is_cl
     """All that a conversation implies; *is_closed* where the kind of webhook says so."""
     given = decoded(_CONVERSATION, body, where)
     identifier = required(as_id(given.id), f"{where}.id")
-    native, key = _whose(intake, given.contact, identifier)
-    intake.expect_key(native)
+    key = _whose(intake, given.contact)
     created = _at(given.created, f"{where}.created.at")
     closed = _closed_at(intake, given, where, is_closed=is_closed)
     if created is None and closed is None:
@@ -165,7 +163,7 @@ def conversation(intake: Intake, body: bytes | msgspec.Raw, where: str, *, is_cl
                 account_id=intake.account,
                 occurred_at=at,
                 conversation_id=identifier,
-                contact_id=as_id(given.contact.id) if given.contact else None,
+                contact_id=(given.contact.id or None) if given.contact else None,
                 number=_own_number(intake, given.phone_number),
             )
             told = fact_id("sakari", intake.account, "conversation", identifier, f"{kind}:{at}")
@@ -180,23 +178,18 @@ def _closed_at(intake: Intake, given: wire.Conversation, where: str, *, is_close
     return None
 
 
-def _whose(intake: Intake, who: wire.Who | None, resource_id: str) -> tuple[str, str]:
-    """The native key and the contact key of *who*."""
-    contact_id = as_id(who.id) if who else None
-    native = native_key(intake.tenant, "s", contact_id, resource_id)
-    if who is None or contact_id is None:
-        return native, native
-    mobile = who.mobile
-    if isinstance(mobile, wire.Mobile):
-        return native, contact_key(intake, native, mobile.number, mobile.country)
-    return native, contact_key(intake, native, mobile, None)
+def _whose(intake: Intake, who: wire.Who | None) -> str:
+    """The contact key of *who*; without a contact the record's own, which is a native key."""
+    if who is None or not who.id:
+        return intake.event.key
+    native = native_key(intake.tenant, "s", who.id)
+    intake.expect_key(native)
+    return contact_key(intake, native, *wire.number_of(who.mobile))
 
 
 def _own_number(intake: Intake, number: wire.Mobile | Id) -> str | None:
-    region = intake.terms.region
-    if isinstance(number, wire.Mobile):
-        return intake.keys.own_number(intake.tenant, as_id(number.number), number.country or region)
-    return intake.keys.own_number(intake.tenant, as_id(number), region)
+    text, country = wire.number_of(number)
+    return intake.keys.own_number(intake.tenant, text, country or intake.terms.region)
 
 
 def _at(moment: wire.Moment | None, where: str) -> Time | None:

@@ -41,7 +41,7 @@ __all__ = ["contact", "list_opt", "opt"]
 _TOPIC = "sakari.events"
 _TABLE = "sakari.contacts"
 _CONTACT = msgspec.json.Decoder(wire.Contact)
-_OPT = msgspec.json.Decoder(wire.Opt)
+_HOLDER = msgspec.json.Decoder(wire.Holder)
 _LIST_OPT = msgspec.json.Decoder(wire.ListOpt)
 _FIELDS = frozenset(SakariContact.__struct_fields__) - {
     "tenant",
@@ -54,7 +54,7 @@ _FIELDS = frozenset(SakariContact.__struct_fields__) - {
 
 def contact(intake: Intake, body: bytes | msgspec.Raw, where: str, *, removed: bool) -> None:
     """A contact as it is; *removed* where it was the last time."""
-    given = decoded(_CONTACT, body, where)
+    given, updated = _contact(body, where)
     identifier = required(as_id(given.id), f"{where}.id")
     native = native_key(intake.tenant, "s", identifier)
     intake.expect_key(native)
@@ -62,8 +62,7 @@ def contact(intake: Intake, body: bytes | msgspec.Raw, where: str, *, removed: b
     if removed:
         _remove(intake, native, identifier, state)
         return
-    updated = _updated_at(given, where)
-    carried = _carried(intake, given, where)
+    carried = _carried(intake, given, updated, where)
     alive = alive_at(intake, updated)
     if not is_gone(state.registers, alive):
         _apply(intake, native, identifier, state, News(carried, stamp(intake, updated), alive))
@@ -95,7 +94,7 @@ def _apply(intake: Intake, native: str, identifier: str, state: SakariState, new
 
 def opt(intake: Intake, body: msgspec.Raw, where: str, *, out: bool) -> None:
     """A contact opted out, or back in."""
-    given, updated = _opt_contact(body, where)
+    given, updated = _contact(body, where)
     identifier = required(as_id(given.id), f"{where}.id")
     native = native_key(intake.tenant, "s", identifier)
     intake.expect_key(native)
@@ -110,7 +109,7 @@ def opt(intake: Intake, body: msgspec.Raw, where: str, *, out: bool) -> None:
         intake.put(CONTACTS, native, state)
         key: str = intake.get(KEYS, native) or native
     else:
-        carried = _carried(intake, given, where)
+        carried = _carried(intake, given, updated, where)
         news = News(carried, f"{WEAK}{intake.received_at}", "")
         key = _apply(intake, native, identifier, state, news)
     fact, kind = (ContactOptedOut, "opted-out") if out else (ContactOptedIn, "opted-in")
@@ -121,14 +120,12 @@ def opt(intake: Intake, body: msgspec.Raw, where: str, *, out: bool) -> None:
 
 def list_opt(intake: Intake, body: msgspec.Raw, where: str, *, out: bool) -> None:
     """A contact left one list, or joined it again: a fact, no change of its opt state."""
-    given, updated = _opt_contact(body, where)
+    given, updated = _contact(body, where)
     listed = decoded(_LIST_OPT, body, where)
     identifier = required(as_id(given.id), f"{where}.id")
     native = native_key(intake.tenant, "s", identifier)
     intake.expect_key(native)
-    mobile = given.mobile
-    number, country = (mobile.number, mobile.country) if isinstance(mobile, wire.Mobile) else (None, None)
-    key = contact_key(intake, native, number, country)
+    key = contact_key(intake, native, *wire.number_of(given.mobile))
     inside = listed.list.id if isinstance(listed.list, wire.Ref) else listed.list
     list_id = as_id(inside) or as_id(listed.list_id)
     at = updated or intake.received_at
@@ -144,10 +141,10 @@ def list_opt(intake: Intake, body: msgspec.Raw, where: str, *, out: bool) -> Non
     intake.fact(_TOPIC, key, value, told)
 
 
-def _opt_contact(body: msgspec.Raw, where: str) -> tuple[wire.Contact, Time | None]:
-    """The contact of an opt payload, which it is or holds, and the time of the change, if told."""
-    outer = decoded(_OPT, body, where)
-    if outer.contact is None:
+def _contact(body: bytes | msgspec.Raw, where: str) -> tuple[wire.Contact, Time | None]:
+    """The contact that a payload is or holds, and the time of its change, if told."""
+    outer = decoded(_HOLDER, body, where)
+    if outer.contact is None or not outer.contact.id:
         given = decoded(_CONTACT, body, where)
         return given, _updated_at(given, where)
     own = as_time(outer.updated.at, f"{where}.updated.at") if outer.updated else None
@@ -158,7 +155,7 @@ def _updated_at(given: wire.Contact, where: str) -> Time | None:
     return as_time(given.updated.at, f"{where}.updated.at") if given.updated else None
 
 
-def _carried(intake: Intake, given: wire.Contact, where: str) -> dict[str, Any]:
+def _carried(intake: Intake, given: wire.Contact, updated: Time | None, where: str) -> dict[str, Any]:
     """The fields that a record carried, as `SakariContact` has them."""
     carried: dict[str, Any] = {
         name: value
@@ -169,11 +166,8 @@ def _carried(intake: Intake, given: wire.Contact, where: str) -> dict[str, Any]:
         )
         if value is not UNSET
     }
-    mobile = given.mobile
-    if mobile is not UNSET:
-        number, country = (
-            (mobile.number, mobile.country) if isinstance(mobile, wire.Mobile) else (mobile, None)
-        )
+    if given.mobile is not UNSET:
+        number, country = wire.number_of(given.mobile)
         carried |= {"mobile": intake.mobile(number, country), "country": country}
     if given.attributes is not UNSET:
         carried["attributes"] = as_values(given.attributes or {})
@@ -184,7 +178,6 @@ def _carried(intake: Intake, given: wire.Contact, where: str) -> dict[str, Any]:
     if given.valid is not UNSET:
         carried["valid"] = as_flag(given.valid, f"{where}.valid")
     created = as_time(given.created.at, f"{where}.created.at") if given.created else None
-    updated = _updated_at(given, where)
     return carried | {name: at for name, at in (("created_at", created), ("updated_at", updated)) if at}
 
 

@@ -2,7 +2,8 @@
 What Sakari sends, as far as it is of use: webhooks on the wire, the document's, and REST items.
 
 Source: ``openapi-1.0.1.yaml`` (components.schemas), and what the wire is seen to carry besides.
-Fields are optional throughout: what must be there is checked where it is used.
+Fields are optional throughout: what must be there is checked where it is used. Ids of contacts are
+text, as native keys take no others; other ids may be numbers.
 """
 
 from typing import Any
@@ -10,9 +11,20 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from pipeline.stages.decode.parse import Flag, Id
+from pipeline.stages.decode.parse import Flag, Id, as_id
 
-__all__ = ["Contact", "Conversation", "Envelope", "ListOpt", "Message", "Mobile", "Moment", "Opt", "Who"]
+__all__ = [
+    "Contact",
+    "Conversation",
+    "Envelope",
+    "Holder",
+    "ListOpt",
+    "Message",
+    "Mobile",
+    "Moment",
+    "Who",
+    "number_of",
+]
 
 
 class _Part(msgspec.Struct, frozen=True, rename="camel"):
@@ -57,7 +69,7 @@ class Ref(_Part, frozen=True, gc=False):
 class Who(_Part, frozen=True, gc=False):
     """The contact of a message or conversation."""
 
-    id: Id = None
+    id: str | None = None
     mobile: Mobile | Id = None
 
 
@@ -120,7 +132,7 @@ class ListRef(_Part, frozen=True, gc=False):
 class Contact(_Part, frozen=True):
     """A contact; what is UNSET the record did not carry."""
 
-    id: Id = None
+    id: str | None = None
     first_name: str | UnsetType | None = UNSET
     last_name: str | UnsetType | None = UNSET
     email: str | UnsetType | None = UNSET
@@ -133,8 +145,8 @@ class Contact(_Part, frozen=True):
     updated: Moment | None = None
 
 
-class Opt(_Part, frozen=True):
-    """The payload of an opt change where the contact stands inside it."""
+class Holder(_Part, frozen=True):
+    """The payload of an opt change, or of another, where the contact stands inside it."""
 
     contact: Contact | None = None
     updated: Moment | None = None
@@ -145,3 +157,10 @@ class ListOpt(_Part, frozen=True):
 
     list: Ref | Id = None
     list_id: Id = None
+
+
+def number_of(mobile: Mobile | Id | UnsetType) -> tuple[str | None, str | None]:
+    """Number and country of a number that came alone or with its country."""
+    if isinstance(mobile, Mobile):
+        return as_id(mobile.number), mobile.country
+    return (None if isinstance(mobile, UnsetType) else as_id(mobile)), None

@@ -44,7 +44,7 @@ def contact(
 ) -> None:
     """A contact as it is; *removed* where it was the last time; *hook* is None for a list's item."""
     given = decoded(_CONTACT, body, where)
-    identifier = required(as_id(given.id) or as_id(given.contact_id), "id")
+    identifier = required(as_id(given.contact_id) or as_id(given.id), "id")
     native = native_key(intake.tenant, "u", identifier)
     intake.expect_key(native)
     state: UsersState = intake.get(CONTACTS, native) or UsersState()

@@ -48,8 +48,8 @@ class CustomField(_Part, frozen=True):
 class Contact(_Part, frozen=True):
     """A contact; what is UNSET the record did not carry."""
 
-    id: Id = None
-    contact_id: Id = None
+    id: str | None = None
+    contact_id: str | None = None
     first_name: str | UnsetType | None = UNSET
     last_name: str | UnsetType | None = UNSET
     email: str | UnsetType | None = UNSET
@@ -67,7 +67,7 @@ class Contact(_Part, frozen=True):
 class Message(_Part, frozen=True, gc=False):
     """``InboundMessage`` or ``OutboundMessage``; it carries no phone number."""
 
-    contact_id: Id = None
+    contact_id: str | None = None
     message_id: Id = None
     conversation_id: Id = None
     message_type: str | None = None
