@@ -53,6 +53,7 @@ LOCK_PATIENCE_S = 5.0
 PROBE_TIMEOUT_S = 1.0
 PORT_TRIES = 5
 LOG_TAIL_LINES = 12
+EPHEMERAL = "pipeline-kafka-"
 
 
 def _free_port() -> int:
@@ -134,11 +135,14 @@ class EmbeddedBroker:
 
     async def start(self) -> None:
         """Bring up Kafka, and return when it answers a client."""
-        await self._prepare()
-        if self.ephemeral:
-            self.data_dir = Path(tempfile.mkdtemp(prefix="pipeline-kafka-"))
         try:
+            await self._prepare()
+            if self.ephemeral:
+                self.data_dir = Path(tempfile.mkdtemp(prefix=EPHEMERAL))
             await self._start_healing()
+        except OSError as failure:
+            await self.stop()
+            raise BrokerError(f"Kafka's files cannot be written: {failure}") from failure
         except BaseException:
             await self.stop()
             raise
@@ -151,7 +155,7 @@ class EmbeddedBroker:
                 await self._stop_guard(self._guard)
         finally:
             self._guard = None
-            if self.ephemeral and self.data_dir.name.startswith("pipeline-kafka-"):
+            if self.ephemeral and self.data_dir.name.startswith(EPHEMERAL):
                 shutil.rmtree(self.data_dir, ignore_errors=True)
 
     async def wait(self) -> None:
@@ -235,10 +239,11 @@ class EmbeddedBroker:
             format_folder(data, self._files.bootstrap)
 
     async def _spawn(self, lock: int) -> asyncio.subprocess.Process:
-        guard = (sys.executable, "-I", "-S", str(Path(__file__).with_name("broker_guard.py")), str(lock))
+        folder = str(self.data_dir) if self.ephemeral else "-"
+        program = str(Path(__file__).with_name("broker_guard.py"))
         with self._path("console.log").open("wb") as console:
             return await asyncio.create_subprocess_exec(
-                *guard,
+                *(sys.executable, "-I", "-S", program, str(lock), folder),
                 *self._java_command(),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=console,
@@ -276,7 +281,7 @@ class EmbeddedBroker:
             ]
         if not self._record_start:
             return quiet
-        self._trained = cache.with_suffix(f".{os.getpid()}-{self.port}")
+        self._trained = self._path("start.aot")
         return [*quiet, f"-XX:AOTCacheOutput={self._trained}"]
 
     async def _answering(self, guard: asyncio.subprocess.Process) -> None:
@@ -334,12 +339,14 @@ class EmbeddedBroker:
 
     def _keep_trained(self, *, in_order: bool) -> None:
         """Put the ahead-of-time cache in its place when Java had the time to write it whole."""
-        if self._trained is not None and self._trained.is_file():
-            if in_order:
-                self._trained.replace(self._files.aot_cache)
-            else:
-                self._trained.unlink()
-        self._trained = None
+        recorded, self._trained = self._trained, None
+        if recorded is None or not recorded.is_file():
+            return
+        if in_order:
+            new = self._files.aot_cache.with_suffix(f".{os.getpid()}")
+            shutil.copyfile(recorded, new)
+            new.replace(self._files.aot_cache)
+        recorded.unlink()
 
 
 def _try_flock(lock: int) -> bool:

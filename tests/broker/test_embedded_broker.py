@@ -23,8 +23,9 @@ PARENT = """
 import asyncio, pathlib, sys
 from pipeline.runtime.broker import EmbeddedBroker
 async def main():
-    async with EmbeddedBroker(pathlib.Path(sys.argv[1])) as broker:
-        print(broker.pid, flush=True)
+    folder = pathlib.Path(sys.argv[1]) if sys.argv[1:] else None
+    async with EmbeddedBroker(folder) as broker:
+        print(broker.pid, broker.data_dir, flush=True)
         await broker.wait()
 asyncio.run(main())
 """
@@ -39,13 +40,15 @@ def cache(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def parent_of_broker(folder: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
-    """Run a program that holds a broker in *folder*; yields it and the process id of its Java."""
-    program = (sys.executable, "-c", PARENT, str(folder))
+async def parent_of_broker(*folder: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, int, Path]]:
+    """Run a program that holds a broker in *folder*; yields it, the process id of its Java, the folder."""
+    program = (sys.executable, "-c", PARENT, *map(str, folder))
     parent = await asyncio.create_subprocess_exec(*program, stdout=asyncio.subprocess.PIPE)
     assert parent.stdout is not None
     try:
-        yield parent, int(await asyncio.wait_for(parent.stdout.readline(), DEADLINE_S))
+        line = await asyncio.wait_for(parent.stdout.readline(), DEADLINE_S)
+        pid, _, used = line.decode().strip().partition(" ")
+        yield parent, int(pid), Path(used)
     finally:
         if parent.returncode is None:
             parent.kill()
@@ -128,11 +131,19 @@ async def test_a_folder_in_use_is_refused_by_name_and_process(tmp_path: Path) ->
 
 async def test_kill_9_of_the_parent_ends_kafka_and_frees_the_folder(tmp_path: Path) -> None:
     """No Kafka outlives the program that started it, and its folder starts again at once."""
-    async with parent_of_broker(tmp_path) as (parent, pid):
+    async with parent_of_broker(tmp_path) as (parent, pid, _):
         parent.kill()
         await until(lambda: not alive(pid))
     async with EmbeddedBroker(tmp_path) as again:
         assert again.pid != pid
+
+
+async def test_kill_9_of_the_parent_removes_an_ephemeral_folder() -> None:
+    """What was meant to vanish vanishes also when nobody is left to clean up."""
+    async with parent_of_broker() as (parent, _, folder):
+        assert folder.is_dir()
+        parent.kill()
+        await until(lambda: not folder.exists())
 
 
 async def test_kill_9_of_the_guard_ends_kafka_and_is_reported(tmp_path: Path) -> None:
@@ -152,6 +163,13 @@ async def test_kafka_that_dies_is_reported_with_its_log(tmp_path: Path) -> None:
         os.kill(broker.pid, signal.SIGKILL)
         with pytest.raises(BrokerError, match=r"(?s)ended by itself.*Kafka Server started"):
             await asyncio.wait_for(broker.wait(), DEADLINE_S)
+
+
+async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """A path below a file is no folder: the error names it."""
+    (tmp_path / "file").touch()
+    with pytest.raises(BrokerError, match=f"cannot be written: .*{tmp_path}/file"):
+        await EmbeddedBroker(tmp_path / "file" / "kafka").start()
 
 
 async def test_a_taken_port_is_named() -> None:
