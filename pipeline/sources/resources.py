@@ -37,13 +37,19 @@ def resources(
     settings: PollSettings,
     now: Now,
 ) -> tuple[Resource, ...]:
-    """Everything that is polled; clients are by account and by location, *now* is ms since 1970."""
+    """
+    Everything that is polled; clients are by account and by location, *now* is ms since 1970.
+
+    A tenant without clients is disabled and not polled.
+    """
     found: list[Resource] = []
     for name, tenant in tenants.items():
-        for account in tenant.sakari:
-            found += _of_account(name, sakari[account.account_id], settings, now)
-        for location in tenant.users:
-            found += _of_location(name, tenant.dialect, users[location.location_id], settings, now)
+        accounts = [sakari[one.account_id] for one in tenant.sakari if one.account_id in sakari]
+        locations = [users[one.location_id] for one in tenant.users if one.location_id in users]
+        for account in accounts:
+            found += _of_account(name, account, settings, now)
+        for location in locations:
+            found += _of_location(name, tenant.dialect, location, settings, now)
     return tuple(found)
 
 

@@ -1,0 +1,168 @@
+"""
+Assembles one process: settings in, running groups and services out.
+
+`opened` connects everything and hands over a `Process`; whoever has it runs its worker. `pipeline run`
+and `pipeline dev` are the same program, with other settings.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import final
+
+import msgspec
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient
+
+from pipeline import preflight, topology
+from pipeline.clients.opened import Clients
+from pipeline.clients.opened import opened as clients_opened
+from pipeline.clients.tokens import Sealer
+from pipeline.codec import Codec
+from pipeline.effects import Unit
+from pipeline.errors import ConfigError
+from pipeline.events import Fingerprint, Token
+from pipeline.identity import Identity
+from pipeline.logs import mask
+from pipeline.runtime.connection import Connection
+from pipeline.runtime.health import AdminServer
+from pipeline.runtime.metrics import Metrics
+from pipeline.runtime.publisher import Publisher
+from pipeline.runtime.table import KafkaTable
+from pipeline.runtime.task import Cluster
+from pipeline.runtime.transaction import broker_errors
+from pipeline.runtime.worker import Service, Worker
+from pipeline.settings import Settings
+from pipeline.sinks import statistics
+from pipeline.sources.receiver import Receiver
+from pipeline.sources.resources import resources
+from pipeline.topics import Topics, load
+
+__all__ = ["Process", "opened"]
+
+_log = structlog.get_logger(__name__)
+
+
+@final
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """One process, assembled; it works while ``worker.run()`` does."""
+
+    worker: Worker
+    cluster: Cluster
+    clients: Clients
+    units: tuple[Unit, ...]
+    admin: AdminServer
+    receiver: Receiver | None
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings, only: frozenset[str] = frozenset(preflight.NAMES)
+) -> AsyncIterator[Process]:
+    """
+    The process that *settings* describe, with the parts named by *only*.
+
+    Raises:
+        ConfigError: the settings are unsafe, topics are missing, or the cluster knows another identity.
+        BrokerError: Kafka does not answer.
+    """
+    preflight.check(settings)
+    identity = preflight.identity_of(settings)
+    connection = Connection(settings.kafka, settings.runtime)
+    cluster = await _cluster(settings, connection)
+    async with AsyncExitStack() as stack:
+        await _check_identity(cluster, identity, stack)
+        tokens = KafkaTable(connection, cluster.codec, "tokens", Token)
+        stack.push_async_callback(tokens.close)
+        clients = await stack.enter_async_context(
+            clients_opened(settings, tokens, Sealer(identity.derived("tokens")))
+        )
+        units = tuple(unit for unit in _units(settings, identity, clients) if unit.stage.name in only)
+        receiver = _receiver(settings, cluster, stack) if "receiver" in only else None
+        yield _process(settings, cluster, clients, units, receiver)
+
+
+def _process(
+    settings: Settings, cluster: Cluster, clients: Clients, units: tuple[Unit, ...], receiver: Receiver | None
+) -> Process:
+    def unready() -> dict[str, str]:
+        return {**worker.unready, **{f"tenant {name}": why for name, why in clients.disabled.items()}}
+
+    admin = AdminServer(settings.admin, cluster.metrics, unready)
+    services: list[Service] = [admin] if receiver is None else [admin, receiver]
+    worker = Worker(units, cluster, services)
+    for name, why in clients.disabled.items():
+        _log.error("tenant.disabled", tenant=name, reason=why)
+    return Process(
+        worker=worker, cluster=cluster, clients=clients, units=units, admin=admin, receiver=receiver
+    )
+
+
+def _units(settings: Settings, identity: Identity, clients: Clients) -> tuple[Unit, ...]:
+    polled = resources(settings.tenants, clients.sakari, clients.users, settings.poll, _now_ms)
+    sink = statistics.unit(
+        tenants=settings.tenants, clients=clients.users, settings=settings.sink, breaker=settings.breaker
+    )
+    return topology.units(settings, identity, polled, (sink,))
+
+
+def _receiver(settings: Settings, cluster: Cluster, stack: AsyncExitStack) -> Receiver:
+    publisher = Publisher(cluster.connection, settings.receiver.produce_timeout_s)
+    stack.push_async_callback(publisher.close)
+
+    def answered(product: str, status: int) -> None:
+        cluster.metrics.webhooks.labels(product, str(status)).inc()
+
+    return Receiver(settings, cluster.codec, publisher.publish, answered)
+
+
+async def _cluster(settings: Settings, connection: Connection) -> Cluster:
+    topics = load()
+    cluster_id, partitions = await _described(connection, topics)
+    return Cluster(
+        id=cluster_id,
+        application_id=settings.application_id,
+        partitions=partitions,
+        connection=connection,
+        codec=Codec(topics, partitions, settings.application_id),
+        settings=settings.runtime,
+        metrics=Metrics(),
+        mask=mask,
+    )
+
+
+async def _described(connection: Connection, topics: Topics) -> tuple[str, int]:
+    """The cluster's id, and the one partition count that all inputs share."""
+    admin = AIOKafkaAdminClient(**connection.common)
+    with broker_errors("connecting to Kafka"):
+        async with asyncio.timeout(30):
+            await admin.start()
+            try:
+                cluster_id = (await admin.describe_cluster())["cluster_id"]
+                found = await admin.describe_topics(list(topics))
+            finally:
+                await admin.close()
+    counts = {topic["topic"]: len(topic["partitions"]) for topic in found if not topic["error_code"]}
+    missing = sorted(set(topics) - set(counts))
+    if missing:
+        raise ConfigError(f"topics are missing: {', '.join(missing)}; `pipeline topics apply` makes them")
+    return str(cluster_id), counts["sources.received"]
+
+
+async def _check_identity(cluster: Cluster, identity: Identity, stack: AsyncExitStack) -> None:
+    """Refuse an identity secret that is not the cluster's; the first one to come is kept."""
+    table = KafkaTable(cluster.connection, cluster.codec, "meta", Fingerprint)
+    stack.push_async_callback(table.close)
+    key = f"{cluster.application_id}.identity"
+    known = await table.load(key)
+    if known is None:
+        await table.save(key, Fingerprint(identity.fingerprint()))
+    elif known.sha256 != identity.fingerprint():
+        raise ConfigError(
+            "identity_secret: is not the one that this cluster's keys were made with; give that one back"
+        )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
