@@ -16,8 +16,6 @@ __all__ = ["run"]
 
 _log = structlog.get_logger(__name__)
 
-_READY_POLL_S = 0.1
-
 
 async def run(*, settings: Path | None = None, only: tuple[str, ...] = (), json: bool = False) -> None:
     """
@@ -33,7 +31,7 @@ async def run(*, settings: Path | None = None, only: tuple[str, ...] = (), json:
 
         pipeline run --settings pipeline.yaml
         pipeline run --settings pipeline.yaml --only receiver
-        PIPELINE_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 pipeline run --settings pipeline.yaml --only decode,enrich
+        PIPELINE_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 pipeline run --settings pipeline.yaml
 
     Parameters
     ----------
@@ -58,8 +56,7 @@ async def run(*, settings: Path | None = None, only: tuple[str, ...] = (), json:
 
 async def _tell(process: Process, *, json: bool) -> None:
     """Say what runs where, once everything is ready."""
-    while process.worker.unready:
-        await asyncio.sleep(_READY_POLL_S)
+    await process.worker.until_ready()
     where = {"admin": process.admin.url}
     if process.receiver is not None:
         where["receiver"] = process.receiver.url

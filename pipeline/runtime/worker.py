@@ -24,6 +24,8 @@ _log = structlog.get_logger(__name__)
 #: How often the event loop's lag and the groups' lags are measured, in seconds.
 _MEASURE_S = 1.0
 
+_READY_POLL_S = 0.02
+
 #: A loop that runs later than this is unready, in seconds.
 MAX_LOOP_LAG_S = 1.0
 
@@ -69,6 +71,11 @@ class Worker:
         if self.loop_lag_s > MAX_LOOP_LAG_S:
             states["event loop"] = f"{self.loop_lag_s:.1f} s late"
         return states
+
+    async def until_ready(self) -> None:
+        """Return when everything is ready."""
+        while self.unready:  # noqa: ASYNC110 - readiness comes from many places
+            await asyncio.sleep(_READY_POLL_S)
 
     def stop(self) -> None:
         """Begin to stop; ``run`` returns when everything is finished or the deadline has passed."""
