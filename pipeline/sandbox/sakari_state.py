@@ -75,6 +75,7 @@ class SakariAccount:
     pagination: Literal["totalCount", "hasNext"] = "totalCount"  #: both renderings exist
     send_answer: Literal["current", "older"] = "current"  #: shape of ``messages.send``'s data
     subscription_answer: Literal["document", "page"] = "document"  #: ``{url,…}`` or ``{id,type,…}``
+    webhook_shape: Literal["wire", "document"] = "wire"  #: or the document's ``Event{eventId,…}``
     opt_times: bool = True  #: whether opt payloads carry ``created`` and ``updated``
     numbers: dict[str, Json] = field(default_factory=dict)
     contacts: dict[str, Json] = field(default_factory=dict)
@@ -353,7 +354,9 @@ class SakariAccount:
 
     def _hook(self, kind: str, subject: str, payload: Json, at: datetime) -> Hook:
         told = _without(payload, "lastMessage") if kind.startswith("conversation") else payload
-        body = {"accountId": self.id, "eventType": kind, "payload": told}
+        body: Json = {"accountId": self.id, "eventType": kind, "payload": told}
+        if self.webhook_shape == "document":
+            body = {"eventId": self.ids.hexadecimal(), "type": kind, "accountId": self.id, "data": told}
         return Hook(product="sakari", owner=self.id, kind=kind, subject=subject, at=at, body=body)
 
 

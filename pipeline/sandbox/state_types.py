@@ -1,11 +1,13 @@
 """What every mutation of the sandbox's state hands back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import orjson
+
+from pipeline.sandbox.ids import wire_time
 
 __all__ = ["Change", "Hook", "Json", "Missing", "Product", "found"]
 
@@ -33,6 +35,12 @@ class Hook:
     def encoded(self) -> bytes:
         """The bytes that go over the wire, and over which the Users API signs."""
         return orjson.dumps(self.body)
+
+    def stamped(self, at: datetime) -> "Hook":
+        """This webhook with *at* as the Users API's ``timestamp`` of sending; Sakari's have none."""
+        if self.product == "sakari":
+            return self
+        return replace(self, body={**self.body, "timestamp": wire_time(at)})
 
 
 @dataclass(frozen=True, slots=True)

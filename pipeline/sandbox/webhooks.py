@@ -158,7 +158,14 @@ class Webhooks:
         return self._pending
 
     async def deliver(self, delivery: Delivery) -> None:
-        """Take *delivery*; returns when it has its place in a line, and waits while that line is full."""
+        """
+        Take *delivery*; returns when it has its place in a line, and waits while that line is full.
+
+        Raises:
+            OverflowError: too many delayed ones are waiting already.
+        """
+        if len(self._later) >= self.settings.delayed_capacity:
+            raise OverflowError(f"more than {self.settings.delayed_capacity} delayed webhooks")
         self.counts["handed_in"] += 1
         delivery = replace(delivery, id=delivery.id or f"d{next(self._ids)}")
         rules = {
@@ -219,8 +226,6 @@ class Webhooks:
         await self._lanes[lane].put(delivery)
 
     def _put_later(self, delivery: Delivery, delay_s: float, *, held: bool = False) -> None:
-        if len(self._later) >= self.settings.delayed_capacity:
-            raise OverflowError(f"more than {self.settings.delayed_capacity} delayed webhooks")
         due = asyncio.get_running_loop().time() + delay_s
         heapq.heappush(self._later, (due, next(self._sequence), delivery, held))
         self._later_changed.set()
