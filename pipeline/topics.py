@@ -46,6 +46,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     partitions: int
     replication: int
     min_insync_replicas: int
+    segment_bytes: int  #: size at which a segment of a compacted topic is closed
+    segment_ms: int  #: age at which it is closed
 
 
 @final
@@ -181,7 +183,8 @@ def _parsed(source: str, file: str) -> Topics:
     _check_sharing(findings, listed_topics)
     findings.stop_if_any()
     topics = [_topic(entry.value) for entry in listed_topics] + _redrive(read["redrive"])
-    return Topics(topics, _profiles(read["profiles"]), _changelogs(read["changelogs"]))
+    profiles = [_profile(name, entry.value) for name, entry in read["profiles"].items()]
+    return Topics(topics, profiles, _changelogs(read["changelogs"]))
 
 
 # ---------------------------------------------------------------- the file's fields
@@ -209,11 +212,13 @@ _TOPIC = mapping(
         "consumers": Field(listed(_WORD), required=False, default=()),
     }
 )
+_SEGMENT = mapping({"megabytes": Field(whole_number(1, 1024)), "after": Field(duration_ms)})
 _PROFILE = mapping(
     {
         "partitions": Field(_COUNT),
         "replication": Field(whole_number(1, 9)),
         "min_insync_replicas": Field(whole_number(1, 9)),
+        "compacted_segment": Field(_SEGMENT),
     }
 )
 _REDRIVE = mapping(
@@ -324,8 +329,15 @@ def _redrive(values: dict[str, Any]) -> list[Topic]:
     ]
 
 
-def _profiles(read: Mapping[str, Entry]) -> list[Profile]:
-    return [Profile(name=name, **entry.value) for name, entry in read.items()]
+def _profile(name: str, values: dict[str, Any]) -> Profile:
+    return Profile(
+        name=name,
+        partitions=values["partitions"],
+        replication=values["replication"],
+        min_insync_replicas=values["min_insync_replicas"],
+        segment_bytes=values["compacted_segment"]["megabytes"] * 2**20,
+        segment_ms=values["compacted_segment"]["after"],
+    )
 
 
 def _changelogs(values: dict[str, Any]) -> Changelogs:
