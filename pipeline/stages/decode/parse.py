@@ -60,14 +60,18 @@ def decoded(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw, where: 
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        text = str(error)
-        if where and "`$" in text:
-            text = text.replace("`$", f"`{where}")
-        raise RecordError("invalid", text if "`" + (where or "$") in text else f"{where}: {text}") from None
+        raise RecordError("invalid", _placed(str(error), where)) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise RecordError("unreadable", f"{where or 'the body'} is no JSON") from None
     except RecursionError:
         raise RecordError("unreadable", f"{where or 'the body'} is nested too deeply") from None
+
+
+def _placed(text: str, where: str) -> str:
+    """Msgspec's error text, whose path begins with ``$``, as seen from outside of *where*."""
+    if "`$" not in text:
+        return f"{where or 'the body'}: {text}"
+    return text.replace("`$", f"`{where}") if where else text
 
 
 def as_time(value: str | float | None, where: str) -> Time | None:
