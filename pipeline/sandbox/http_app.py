@@ -134,7 +134,7 @@ def make_app(
         app.router.add_route(
             operation.method, operation.path, _Route(api, operation, faults, send, clock).answer
         )
-    app.router.add_route("*", "/_sandbox/faults", _admin(faults))
+    app.router.add_route("*", "/_sandbox/faults", admin_faults(faults))
     return app
 
 
@@ -244,7 +244,9 @@ async def _form_value(value: Any) -> Any:
     return value.file.read() if isinstance(value, web.FileField) else value
 
 
-def _admin(faults: Faults) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def admin_faults(faults: Faults) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """The handler of ``/_sandbox/faults``."""
+
     async def answer(request: web.Request) -> web.StreamResponse:
         if not ipaddress.ip_address(request.remote or "0.0.0.0").is_loopback:  # noqa: S104 - no peer known
             raise web.HTTPForbidden
