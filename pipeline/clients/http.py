@@ -51,7 +51,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     json: Any
 
 
-def open_session(*, connections: int = 100) -> aiohttp.ClientSession:
+def open_session(*, connections: int = 500) -> aiohttp.ClientSession:
     """A session of at most *connections* connections: no cookies, no proxy from the environment."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connections, limit_per_host=connections),

@@ -22,12 +22,12 @@ from pipeline.sinks.statistics.posting import Poster
 from pipeline.sinks.statistics.stage import Destination, Plan, stage
 from pipeline.sinks.statistics.worker import Gate, Worker
 
-__all__ = ["sink"]
+__all__ = ["unit"]
 
 _DAY_MS = 86_400_000
 
 
-def sink(
+def unit(
     *,
     tenants: Mapping[str, Tenant],
     clients: Mapping[str, UsersClient],

@@ -5,6 +5,7 @@ While a value was on its way a newer one may have come. So each change compares 
 what was really posted, refused or given up is forgotten.
 """
 
+import hashlib
 import uuid
 from typing import Final
 
@@ -127,4 +128,13 @@ def _told(pending: Pending, plan: Plan, outcome: str, at_ms: int) -> Emit:
         error=pending.error,
         posted_at=from_ms(at_ms),
     )
-    return Emit("statistics.posted", identity, value, occurred_at=value.posted_at, subject=work.subject)
+    # One record may have an outcome at each of several locations, and several if it is redriven.
+    place = f"{pending.cause.id}|{identity}|{outcome}|{at_ms}"
+    return Emit(
+        "statistics.posted",
+        identity,
+        value,
+        id=hashlib.sha256(place.encode()).hexdigest(),
+        occurred_at=value.posted_at,
+        subject=work.subject,
+    )

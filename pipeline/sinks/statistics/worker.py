@@ -27,7 +27,7 @@ __all__ = ["Gate", "Worker"]
 
 log = structlog.get_logger()
 
-#: How many values are on their way at a time.
+#: How many values of a tenant are on their way at a time.
 PARALLEL: Final = 8
 #: How many due values are looked at in a round: also those that have expired.
 LOOKED_AT: Final = 64
@@ -38,10 +38,11 @@ NEVER_MS: Final = 10**15 - 1
 
 
 class Gate:
-    """The breaker of one tenant, as it stands now."""
+    """The breaker of one tenant, as it stands now, and its *slots*: a stuck one takes no more connections."""
 
     def __init__(self, settings: BreakerSettings) -> None:
         self.breaker = Breaker(settings=settings)
+        self.slots = asyncio.Semaphore(PARALLEL)
 
 
 class Attempt(NamedTuple):
@@ -117,10 +118,11 @@ class Worker:
         await self._commit([(each.pending, self._change(each)) for each in attempts])
 
     async def _attempt(self, pending: Pending) -> Attempt:
-        try:
-            return Attempt(pending, await self._poster.post(pending, self._context.now()))
-        except UpstreamError as error:
-            return Attempt(pending, error=error)
+        async with self._gate.slots:
+            try:
+                return Attempt(pending, await self._poster.post(pending, self._context.now()))
+            except UpstreamError as error:
+                return Attempt(pending, error=error)
 
     def _judge(self, attempts: Sequence[Attempt]) -> None:
         """Tell the breaker: a tenant fails as a whole only when nothing succeeds, or when it says wait."""
