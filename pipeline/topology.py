@@ -5,11 +5,13 @@ Sources bring the world in as records, stages are pure functions from records to
 the world. Printed, a topology shows who reads and writes which topic.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from pipeline.clients.users import UsersClient
 from pipeline.effects import Unit
 from pipeline.identity import Identity
 from pipeline.settings import Settings, SourceSettings
+from pipeline.sinks import statistics
 from pipeline.sources import clock, poller
 from pipeline.sources.scan import Resource
 from pipeline.stage import Stage
@@ -38,14 +40,26 @@ def stages(settings: Settings, identity: Identity) -> tuple[Stage, ...]:
 
 
 def units(
-    settings: Settings, identity: Identity, resources: Sequence[Resource], sinks: Iterable[Unit]
+    settings: Settings,
+    identity: Identity,
+    resources: Sequence[Resource] = (),
+    clients: Mapping[str, UsersClient] | None = None,
 ) -> tuple[Unit, ...]:
-    """Everything that runs as tasks; the receiver runs beside it as a service."""
+    """
+    Everything that runs as tasks; the receiver runs beside it as a service.
+
+    *clients* are by location id. Without resources and clients it is the same topology, but idle.
+    """
     return (
         clock.unit(settings.clock.interval_s),
         poller.unit(resources, settings.poll.max_pages),
         *(Unit(stage=stage) for stage in stages(settings, identity)),
-        *sinks,
+        statistics.unit(
+            tenants=settings.tenants,
+            clients=clients or {},
+            settings=settings.sink,
+            breaker=settings.breaker,
+        ),
     )
 
 

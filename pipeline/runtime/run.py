@@ -34,7 +34,6 @@ from pipeline.runtime.task import Cluster
 from pipeline.runtime.transaction import broker_errors
 from pipeline.runtime.worker import Service, Worker
 from pipeline.settings import Settings
-from pipeline.sinks import statistics
 from pipeline.sources.receiver import Receiver
 from pipeline.sources.resources import resources
 from pipeline.topics import Topics, load
@@ -101,10 +100,7 @@ def _process(
 
 def _units(settings: Settings, identity: Identity, clients: Clients) -> tuple[Unit, ...]:
     polled = resources(settings.tenants, clients.sakari, clients.users, settings.poll, _now_ms)
-    sink = statistics.unit(
-        tenants=settings.tenants, clients=clients.users, settings=settings.sink, breaker=settings.breaker
-    )
-    return topology.units(settings, identity, polled, (sink,))
+    return topology.units(settings, identity, polled, clients.users)
 
 
 def _receiver(settings: Settings, cluster: Cluster, stack: AsyncExitStack) -> Receiver:

@@ -1,0 +1,1 @@
+"""`pipeline dev`: everything on one machine, nothing configured."""

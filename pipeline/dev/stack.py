@@ -1,0 +1,121 @@
+"""Starts all of `pipeline dev`: Kafka, the sandbox, topics, the pipeline itself."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, final
+
+import msgspec
+
+from pipeline import preflight, topology
+from pipeline.dev import child
+from pipeline.runtime import admin, topic_plan
+from pipeline.runtime.broker import EmbeddedBroker
+from pipeline.runtime.connection import Connection
+from pipeline.runtime.run import Process, opened
+from pipeline.settings import Settings, load
+from pipeline.topics import load as load_topics
+
+__all__ = ["Options", "Stack", "Tell", "started"]
+
+#: Told each event of the life cycle: its kind and its fields.
+Tell = Callable[..., None]
+
+
+@final
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What `pipeline dev` is told."""
+
+    folder: Path = Path(".pipeline/dev")
+    ephemeral: bool = False
+    bootstrap_servers: str = ""
+    rate: float = 20.0
+    seed: int = 7
+    tenants: tuple[str, ...] = ("acme", "bolt", "cedar")
+    faults: bool = True
+
+
+@final
+class Stack(msgspec.Struct, frozen=True, kw_only=True):
+    """All that runs."""
+
+    options: Options
+    settings: Settings
+    sandbox: child.Sandbox
+    process: Process
+    broker: EmbeddedBroker | None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Where Kafka is."""
+        return self.settings.kafka.bootstrap_servers
+
+
+@asynccontextmanager
+async def started(options: Options, tell: Tell, on_progress: Callable[[Any], None]) -> AsyncIterator[Stack]:
+    """
+    Everything, started but for the worker, which the caller runs.
+
+    What a former run left in the folder is removed: a sandbox begins its story anew, and facts of the
+    last one would be its duplicates.
+    """
+    shutil.rmtree(options.folder, ignore_errors=True)
+    options.folder.mkdir(parents=True)
+    async with AsyncExitStack() as stack:
+        broker, sandbox = await _outside(options, stack, tell, on_progress)
+        servers = broker.bootstrap_servers if broker else options.bootstrap_servers
+        settings = _settings(sandbox.settings, servers)
+        await _topics(settings)
+        tell("topics", application_id=settings.application_id)
+        process = await stack.enter_async_context(opened(settings))
+        yield Stack(options=options, settings=settings, sandbox=sandbox, process=process, broker=broker)
+
+
+async def _outside(
+    options: Options, stack: AsyncExitStack, tell: Tell, on_progress: Callable[[Any], None]
+) -> tuple[EmbeddedBroker | None, child.Sandbox]:
+    """Kafka and the sandbox, started side by side."""
+    sandbox_options = child.SandboxOptions(
+        folder=options.folder / "sandbox",
+        seed=options.seed,
+        rate=options.rate,
+        tenants=options.tenants,
+        faults=options.faults,
+    )
+    broker: EmbeddedBroker | None = None
+    if not options.bootstrap_servers:
+        data_dir = None if options.ephemeral else options.folder / "kafka"
+        broker = EmbeddedBroker(data_dir, on_progress=on_progress)
+    async with asyncio.TaskGroup() as tasks:
+        if broker is not None:
+            stack.push_async_callback(broker.stop)
+            tasks.create_task(_start(broker, tell), name="start kafka")
+        sandbox = await stack.enter_async_context(child.opened(sandbox_options))
+    tell("sandbox", sakari=sandbox.sakari_url, users=sandbox.users_url, control=sandbox.control_url)
+    return broker, sandbox
+
+
+async def _start(broker: EmbeddedBroker, tell: Tell) -> None:
+    await broker.start()
+    tell("kafka", bootstrap_servers=broker.bootstrap_servers, version=broker.version, pid=broker.pid)
+
+
+def _settings(file: Path, bootstrap_servers: str) -> Settings:
+    settings = load(file)
+    kafka = settings.kafka.model_copy(update={"bootstrap_servers": bootstrap_servers})
+    return settings.model_copy(update={"kafka": kafka})
+
+
+async def _topics(settings: Settings) -> None:
+    """Make every topic, changelogs included; what is there already stays."""
+    topics = load_topics()
+    units = topology.units(settings, preflight.identity_of(settings))
+    wanted = topic_plan.wanted(
+        topics,
+        topics.profile(settings.profile),
+        settings.application_id,
+        [unit.stage for unit in units],
+    )
+    await admin.ensure(Connection(settings.kafka, settings.runtime).common, wanted)

@@ -1,0 +1,86 @@
+"""Reads topics as any subscriber would: read_committed, from the beginning or as they grow."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from pipeline.codec import Record
+from pipeline.runtime.connection import Connection
+from pipeline.runtime.transaction import broker_errors
+
+__all__ = ["Reader", "reading"]
+
+_POLL_MS = 200
+
+
+class Reader:
+    """A consumer without a group over *partitions* partitions of each of *topics*."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, places: list[TopicPartition]) -> None:
+        self._consumer = consumer
+        self._places = places
+
+    async def rewind(self) -> None:
+        """Go to the beginning of everything."""
+        with broker_errors("rewinding"):
+            await self._consumer.seek_to_beginning(*self._places)
+
+    async def forward(self) -> None:
+        """Go to the end of everything."""
+        with broker_errors("going to the end"):
+            await self._consumer.seek_to_end(*self._places)
+
+    async def ends(self) -> Mapping[str, int]:
+        """The sum of the end offsets of each topic's partitions."""
+        with broker_errors("reading end offsets"):
+            async with asyncio.timeout(10):
+                ends = await self._consumer.end_offsets(self._places)
+        found: dict[str, int] = {}
+        for place, end in ends.items():
+            found[place.topic] = found.get(place.topic, 0) + end
+        return found
+
+    async def poll(self) -> list[Record]:
+        """What has come since the last call; waits a moment where nothing has."""
+        with broker_errors("fetching"):
+            fetched = await self._consumer.getmany(timeout_ms=_POLL_MS)
+        return [
+            Record(place.topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers)
+            for place, records in fetched.items()
+            for r in records
+        ]
+
+    async def everything(self) -> AsyncIterator[Record]:
+        """Every record up to the ends as they are now, from the beginning."""
+        with broker_errors("reading everything"):
+            ends = await self._consumer.end_offsets(self._places)
+        await self.rewind()
+        while await self._behind(ends):
+            for record in await self.poll():
+                yield record
+
+    async def _behind(self, ends: Mapping[TopicPartition, int]) -> bool:
+        with broker_errors("reading positions"):
+            positions = [(place, await self._consumer.position(place)) for place in self._places]
+        return any(position < ends[place] for place, position in positions)
+
+
+@asynccontextmanager
+async def reading(connection: Connection, topics: Iterable[str], partitions: int) -> AsyncIterator[Reader]:
+    """
+    A reader of *topics*, until the end of the block.
+
+    Raises:
+        BrokerError: Kafka does not answer.
+    """
+    consumer = connection.reader()
+    with broker_errors("connecting"):
+        await consumer.start()
+    try:
+        places = [TopicPartition(topic, number) for topic in topics for number in range(partitions)]
+        consumer.assign(places)
+        yield Reader(consumer, places)
+    finally:
+        await consumer.stop()
