@@ -14,11 +14,12 @@ State    ``keys``       native key -> contact key: the first one wins, only cont
 Time     facts carry their own; a contact's records are ordered by ``updated.at``, else by arrival or
          the start of their scan; ``now`` serves to forget what is older than ``seen_days`` only
 Repeats  a redelivered record changes nothing, and any order of one key's records ends in the same
-         tables and the same set of fact ids. Four things depend on the order, and must:
+         tables and the same set of fact ids. Five things depend on the order, and must:
 
          - An opt change without a time counts when it changes the state it meets.
          - ``…contact.moved`` is told when a number's change is seen; of a change that a newer record
            overtook nothing is seen. The facts before stay under the key they were written with.
+         - A contact no record of which tells its number keeps the key of whatever came first.
          - Of several records that imply the same fact, the first one gives its other fields.
          - Records without ``updated.at`` are ordered by when they were observed, as no other order
            is known.

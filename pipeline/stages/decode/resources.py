@@ -99,7 +99,7 @@ def _account(intake: Intake) -> None:
         tenant=intake.tenant,
         location_id=intake.account,
         account_id=identifier,
-        profile_id=as_id(given.profile_id),
+        profile_id=as_id(given.profile_id) or as_id(given.oauth_id),
         name=given.name,
         platform=given.platform,
         type=given.type,

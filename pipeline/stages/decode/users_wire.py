@@ -118,6 +118,7 @@ class Account(_Part, frozen=True):
 
     id: Id = None
     profile_id: Id = None
+    oauth_id: Id = None
     name: str | None = None
     platform: str | None = None
     type: str | None = None
