@@ -127,7 +127,7 @@ def _declared(topics: Topics, topic: Topic, profile: Profile) -> Wanted:
 
 def _changelogs(topics: Topics, profile: Profile, application_id: str, stage: Stage) -> Iterable[Wanted]:
     logs = topics.changelogs
-    counts = {topics.partitions(name, profile) for name in names.inputs_of(stage)}
+    counts = {topics.partitions(name, profile) for name in stage.inputs}
     for store in stores_of(stage):
         yield Wanted(
             name=names.changelog(application_id, stage.name, store),
