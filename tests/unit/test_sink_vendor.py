@@ -45,7 +45,7 @@ class Place:
 
     def fails(self, operation: str, kind: FaultKind, *, after_effect: bool = False) -> None:
         """The next call of *operation* fails."""
-        self.servers.faults.add(
+        self.servers.faults.put(
             FaultRule(kind=kind, operation=operation, next_calls=1, after_effect=after_effect)
         )
 
