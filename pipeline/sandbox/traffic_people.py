@@ -30,6 +30,9 @@ __all__ = [
 
 #: who leaves or changes number has been quiet for so long, so that nothing of theirs is on its way
 _QUIET_MS: Final = 20_000
+#: who is new stays at least so long that a scan sees them: else only a webhook, which may be lost, could tell
+#: that they are gone
+_UNKNOWN_MS: Final = 60_000
 
 
 def tag_at_sakari(plot: Plot) -> Iterable[Planned]:
@@ -140,6 +143,7 @@ def arrive(plot: Plot) -> Iterable[Planned]:
     tenant = plot.rng.choice(list(plot.world.tenants.values()))
     person, changes = add_person(tenant, plot.rng, at_ms=plot.now_ms)
     person.users_clock_ms = plot.now_ms
+    person.busy_until_ms = plot.now_ms + _UNKNOWN_MS
     tenant.people.append(person)
     actor = Actor(tenant, person)
     told: list[Planned] = []

@@ -9,6 +9,7 @@ import heapq
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class Run:
 
     directory: Path
     seed: int = 1
-    count: int = 2_000
+    webhooks: int = 2_000
     closes_after_s: int = 6
     wrap: Wrap = lambda stage: stage
     now_ms: int = START_MS
@@ -67,7 +68,8 @@ class Run:
         self._recorder = Recorder(self._ledger, self.traffic.world)
         self.grace_s = dev_grace_s(START_MS, self.closes_after_s)
         self.driver = Driver([self.wrap(stage) for stage in stages(self.settings(), Identity(SECRET))])
-        self._arrivals: list[tuple[int, int, str, Hook, bool]] = []
+        self._arrivals: list[tuple[int, int, str, Hook]] = []
+        self._order = count()
         self._polled: dict[tuple[str, str], dict[str, tuple[bytes, str]]] = {}
 
     def settings(self) -> Settings:
@@ -80,13 +82,14 @@ class Run:
         """Play the story to its end, then let everything arrive, and poll twice more."""
         ended = 0
         while ended < 3:
-            self.now_ms += 1_000
-            told = (self.now_ms - START_MS) * RATE / 1_000
-            if told <= self.count:
+            second_ms = self.now_ms
+            if self.traffic.sent < self.webhooks:
                 for planned in self.traffic.preview(round(RATE)):
                     self._plan(planned)
+                    self.now_ms += round(1_000 / RATE)
             else:
                 ended += not self._arrivals
+            self.now_ms = second_ms + 1_000
             self._arrive()
             if (self.now_ms - START_MS) % POLL_MS == 0 or ended:
                 self._poll()
@@ -121,16 +124,17 @@ class Run:
         return self._rng.randrange(100, 3_000) if self._rng.random() < 0.05 else 0
 
     def _push(self, identity: str, hook: Hook, delay_ms: int) -> None:
-        entry = (self.now_ms + delay_ms, len(self._arrivals) + self.traffic.sent * 10, identity, hook, True)
-        heapq.heappush(self._arrivals, entry)
+        heapq.heappush(self._arrivals, (self.now_ms + delay_ms, next(self._order), identity, hook))
 
     def _arrive(self) -> None:
-        while self._arrivals and self._arrivals[0][0] <= self.now_ms:
-            due_ms, _, identity, hook, _ = heapq.heappop(self._arrivals)
+        second_ms = self.now_ms
+        while self._arrivals and self._arrivals[0][0] <= second_ms:
+            self.now_ms, _, identity, hook = heapq.heappop(self._arrivals)
             tenant, system = self._tenant_of(hook.owner).spec.name, hook.product[0]
             headers = {"source": "webhook", "resource": "webhook", "account": hook.owner}
             self._receive(f"{tenant}:{system}:{hook.subject}", hook.encoded(), hook.product, headers)
             self._delivered(identity, hook, number=1)
+        self.now_ms = second_ms
 
     def _delivered(self, identity: str, hook: Hook, *, number: int) -> None:
         self._recorder.delivered(
