@@ -5,7 +5,8 @@ In that form text order is time order, so times are compared as they are. Arithm
 integer milliseconds since 1970.
 """
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from typing import NewType
 
 __all__ = ["Time", "from_ms", "parse", "to_datetime", "to_ms"]
@@ -14,17 +15,27 @@ __all__ = ["Time", "from_ms", "parse", "to_datetime", "to_ms"]
 Time = NewType("Time", str)
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+#: A date, then a time: `datetime.fromisoformat` alone takes a bare date, and digits such as a number of
+#: milliseconds for a year, month and so on.
+_DATE_AND_TIME = re.compile(r"\d{4}-?\d\d-?\d\d[T ]\d\d", re.ASCII)
+
+
 def from_ms(milliseconds: int) -> Time:
-    """The instant *milliseconds* after 1970-01-01T00:00:00Z."""
-    seconds, rest = divmod(milliseconds, 1000)
-    stamp = datetime.fromtimestamp(seconds, UTC)
-    return Time(f"{stamp:%Y-%m-%dT%H:%M:%S}.{rest:03d}Z")
+    """
+    The instant *milliseconds* after 1970-01-01T00:00:00Z.
+
+    Raises:
+        OverflowError: its year is not from 1 to 9999.
+    """
+    return _written(_EPOCH + timedelta(milliseconds=milliseconds))
 
 
 def to_ms(time: Time) -> int:
     """Milliseconds since 1970 of *time*."""
-    stamp = datetime.fromisoformat(time)
-    return round(stamp.timestamp() * 1000)
+    return (datetime.fromisoformat(time) - _EPOCH) // _MILLISECOND
 
 
 def to_datetime(time: Time) -> datetime:
@@ -34,11 +45,21 @@ def to_datetime(time: Time) -> datetime:
 
 def parse(text: str) -> Time:
     """
-    Normalise any RFC 3339 or ISO 8601 *text* with a date and time; no zone means UTC.
+    Normalise any RFC 3339 or ISO 8601 *text* with a date and a time; no zone means UTC.
 
     Raises:
         ValueError: it is no date and time, or out of range.
     """
-    stamp = datetime.fromisoformat(text.strip())
-    stamp = stamp.replace(tzinfo=UTC) if stamp.tzinfo is None else stamp.astimezone(UTC)
-    return Time(f"{stamp:%Y-%m-%dT%H:%M:%S}.{stamp.microsecond // 1000:03d}Z")
+    upper = text.strip().upper()  # RFC 3339 section 5.6 allows a small t and z
+    if not _DATE_AND_TIME.match(upper):
+        raise ValueError("no date and time")
+    stamp = datetime.fromisoformat(upper)
+    try:
+        stamp = stamp.replace(tzinfo=UTC) if stamp.tzinfo is None else stamp.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("out of range") from error
+    return _written(stamp)
+
+
+def _written(stamp: datetime) -> Time:
+    return Time(f"{stamp.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z")
