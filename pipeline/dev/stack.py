@@ -9,16 +9,22 @@ from typing import Any, final
 
 import msgspec
 
-from pipeline import preflight, topology
+from pipeline import topology
 from pipeline.dev import child
+from pipeline.identity import Identity
+from pipeline.preflight import DEV_IDENTITY_SECRET
 from pipeline.runtime import admin, topic_plan
 from pipeline.runtime.broker import EmbeddedBroker
 from pipeline.runtime.connection import Connection
+from pipeline.runtime.reader import warmed
 from pipeline.runtime.run import Process, opened
-from pipeline.settings import Settings, load
+from pipeline.settings import KafkaSettings, Settings, load
 from pipeline.topics import load as load_topics
 
 __all__ = ["Options", "Stack", "Tell", "started"]
+
+#: As the sandbox writes it into its settings.
+APPLICATION_ID = "dev"
 
 #: Told each event of the life cycle: its kind and its fields.
 Tell = Callable[..., None]
@@ -67,8 +73,6 @@ async def started(options: Options, tell: Tell, on_progress: Callable[[Any], Non
         broker, sandbox = await _outside(options, stack, tell, on_progress)
         servers = broker.bootstrap_servers if broker else options.bootstrap_servers
         settings = _settings(sandbox.settings, servers)
-        await _topics(settings)
-        tell("topics", application_id=settings.application_id)
         process = await stack.enter_async_context(opened(settings))
         yield Stack(options=options, settings=settings, sandbox=sandbox, process=process, broker=broker)
 
@@ -91,15 +95,27 @@ async def _outside(
     async with asyncio.TaskGroup() as tasks:
         if broker is not None:
             stack.push_async_callback(broker.stop)
-            tasks.create_task(_start(broker, tell), name="start kafka")
+        tasks.create_task(_kafka(broker, options, tell), name="start kafka")
         sandbox = await stack.enter_async_context(child.opened(sandbox_options))
     tell("sandbox", sakari=sandbox.sakari_url, users=sandbox.users_url, control=sandbox.control_url)
     return broker, sandbox
 
 
-async def _start(broker: EmbeddedBroker, tell: Tell) -> None:
-    await broker.start()
-    tell("kafka", bootstrap_servers=broker.bootstrap_servers, version=broker.version, pid=broker.pid)
+async def _kafka(broker: EmbeddedBroker | None, options: Options, tell: Tell) -> None:
+    """Start Kafka where it is ours, make the topics, and let it set up its coordinators meanwhile."""
+    servers = options.bootstrap_servers
+    if broker is not None:
+        await broker.start()
+        servers = broker.bootstrap_servers
+        tell("kafka", bootstrap_servers=servers, version=broker.version, pid=broker.pid)
+    settings = Settings(
+        application_id=APPLICATION_ID, profile="dev", kafka=KafkaSettings(bootstrap_servers=servers)
+    )
+    connection = Connection(settings.kafka, settings.runtime)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_topics(settings, connection), name="make topics")
+        tasks.create_task(warmed(connection), name="warm coordinators")
+    tell("topics", application_id=settings.application_id)
 
 
 def _settings(file: Path, bootstrap_servers: str) -> Settings:
@@ -108,14 +124,10 @@ def _settings(file: Path, bootstrap_servers: str) -> Settings:
     return settings.model_copy(update={"kafka": kafka})
 
 
-async def _topics(settings: Settings) -> None:
+async def _topics(settings: Settings, connection: Connection) -> None:
     """Make every topic, changelogs included; what is there already stays."""
     topics = load_topics()
-    units = topology.units(settings, preflight.identity_of(settings))
-    wanted = topic_plan.wanted(
-        topics,
-        topics.profile(settings.profile),
-        settings.application_id,
-        [unit.stage for unit in units],
-    )
-    await admin.ensure(Connection(settings.kafka, settings.runtime).common, wanted)
+    units = topology.units(settings, Identity(DEV_IDENTITY_SECRET.encode()))
+    profile = topics.profile(settings.profile)
+    stages = [unit.stage for unit in units]
+    await admin.ensure(connection.common, topic_plan.wanted(topics, profile, settings.application_id, stages))

@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from pipeline.codec import Record
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.transaction import broker_errors
 
-__all__ = ["Reader", "reading"]
+__all__ = ["Reader", "reading", "warmed"]
 
 _POLL_MS = 200
 
@@ -84,3 +86,22 @@ async def reading(connection: Connection, topics: Iterable[str], partitions: int
         yield Reader(consumer, places)
     finally:
         await consumer.stop()
+
+
+async def warmed(connection: Connection) -> None:
+    """
+    Let a fresh cluster make its coordinators' topics, which it does at the first group and transaction.
+
+    Raises:
+        BrokerError: Kafka does not answer.
+    """
+    producer = connection.producer("warm-up")
+    client = AIOKafkaAdminClient(**connection.common)
+    with broker_errors("warming up"):
+        async with asyncio.timeout(30):
+            await client.start()
+            with suppress(GroupCoordinatorNotAvailableError):  # it is being made
+                await client.find_coordinator("warm-up")
+            await client.close()
+            await producer.start()
+            await producer.stop()

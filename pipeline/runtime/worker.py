@@ -55,6 +55,7 @@ class Worker:
     def __init__(self, units: Sequence[Unit], cluster: Cluster, services: Sequence[Service] = ()) -> None:
         self.groups = {unit.stage.name: Group(unit, cluster) for unit in units}
         self.loop_lag_s = 0.0
+        self.last_lags: dict[str, int] = {}
         self._cluster = cluster
         self._services = services
         self._stopping = asyncio.Event()
@@ -117,7 +118,7 @@ class Worker:
             self.loop_lag_s = time.monotonic() - before - _MEASURE_S
             self._cluster.metrics.loop_lag.set(self.loop_lag_s)
             try:
-                await self.lags()
+                self.last_lags = await self.lags()
             except BrokerError as error:
                 _log.debug("lag.unknown", error=str(error))
 
