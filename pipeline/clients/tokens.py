@@ -188,7 +188,10 @@ class SakariTokens:
             "client_id": _secret(self._account.client_id.reveal),
             "client_secret": _secret(self._account.client_secret.reveal),
         }
-        answer = await self._http.request("POST", self._url, operation="auth.token", json=credentials)
+        try:
+            answer = await self._http.request("POST", self._url, operation="auth.token", json=credentials)
+        except Rejected as error:
+            raise _refused(error) from None
         token = _access_token(answer, "auth.token")
         self._held = _held(token, _jwt_lifetime_s(token, self._clock()), self._clock())
         return token
@@ -288,11 +291,11 @@ class OAuthTokens:
             answer = await self._http.request(
                 "POST", self._url, operation="oauth.token", form=self._grant(refresh)
             )
-        except Rejected:
+        except Rejected as error:
             # Another process may have used it just before us, and stored what it got.
             stored = await self._stored(origin)
             if stored is None or stored[1].refresh == refresh:
-                raise
+                raise _refused(error) from None
             return self._take(*stored)
         token, pair = self._granted(answer, origin)
         self._unsaved = (token, pair)
@@ -385,6 +388,11 @@ def _access_token(answer: Answer, operation: str) -> str:
     if not isinstance(token, str) or not token:
         raise Unavailable(f"{operation}: access_token is missing")
     return token
+
+
+def _refused(error: Rejected) -> Unavailable:
+    """No token is no verdict on the request that needed one: it is neither gone nor refused."""
+    return Unavailable(f"the credentials are refused with status {error.status}: {error.body}")
 
 
 def _secret(reveal: Callable[[], str]) -> str:

@@ -188,6 +188,17 @@ async def test_a_cancelled_caller_leaves_the_work_to_the_next() -> None:
     assert second.result() == "t"
 
 
+@pytest.mark.parametrize("status", [400, 401, 404, 410])
+async def test_refused_credentials_are_no_verdict_on_the_request(status: int) -> None:
+    """A token endpoint's 404 does not make a contact gone, nor its 400 a dead letter of a statistic."""
+    async with serving(answering({"error": "invalid_client"}, status)) as url, door() as http:
+        api = Api(http, client_credentials(http, url, Clock()), wide_open(), base_url=url)
+        with pytest.raises(Unavailable, match="credentials are refused"):
+            await api.found("GET", "/contacts/1", operation="contacts.fetch")
+        with pytest.raises(Unavailable, match="credentials are refused"):
+            await oauth(http, url, Store(), Clock()).token()
+
+
 @pytest.mark.parametrize("body", [{}, {"access_token": ""}, {"access_token": 5}, [], None])
 async def test_an_answer_without_a_token_is_unavailable(body: object) -> None:
     """A token answer of a wrong shape is told as such."""

@@ -41,7 +41,7 @@ def unit(
     *jitter* gives random numbers, 0 ≤ x < 1, for the back-off.
     """
     plan = Plan(
-        destinations=destinations(tenants),
+        destinations=_destinations(tenants),
         kinds=frozenset(settings.dimensions),
         open_interval_ms=round(settings.open_interval_s * 1000),
         contact_interval_ms=round(settings.contact_interval_s * 1000),
@@ -73,7 +73,7 @@ def unit(
     return Unit(stage=stage(plan), effect=effect)
 
 
-def destinations(tenants: Mapping[str, Tenant]) -> dict[str, Destination]:
+def _destinations(tenants: Mapping[str, Tenant]) -> dict[str, Destination]:
     """Where each tenant's statistics go; tenants without a Users API location are left out."""
     return {
         name: Destination(

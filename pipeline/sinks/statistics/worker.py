@@ -143,7 +143,7 @@ class Worker:
         if before.failures < threshold <= after.failures:
             log.warning("tenant.held_up", tenant=self.tenant, error=mask(str(failed[0].error)))
         elif after.failures < threshold <= before.failures:
-            log.warning("tenant.recovered", tenant=self.tenant)
+            log.info("tenant.recovered", tenant=self.tenant)
 
     def _change(self, attempt: Attempt) -> Callable[[Stores], Outcome]:
         pending, status, error = attempt
