@@ -146,7 +146,8 @@ class ReceiverSettings(_Part):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65_535, description="0 takes a free one")
     max_body_bytes: int = Field(262_144, ge=1_024, le=921_600)
-    max_in_flight: int = Field(200, ge=1, le=10_000)
+    body_timeout_s: float = Field(15.0, gt=0, le=60, description="a body that takes longer is put off")
+    max_in_flight: int = Field(200, ge=1, le=10_000, description="requests at a time; more are put off")
     produce_timeout_s: float = Field(5.0, gt=0, le=30)
     timestamp_tolerance_s: int = Field(7_200, ge=60, description="age at most of a signed webhook")
     users_api_keys: tuple[str, ...] = Field((), description="PEM public keys (Ed25519) or paths of them")

@@ -1,7 +1,8 @@
 """
 What a webhook is, before it is understood: who sent it, whose it is, and its native key.
 
-Only as much of a body is read as the native key needs; whatever else is in it is decode's.
+Only as much of a body is read as the native key needs; whatever else is in it is decode's. As there,
+ids of contacts are text, and other ids may be numbers.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from pipeline.settings import SourceSettings, Tenant
 __all__ = [
     "Owners",
     "at_path",
+    "id_text",
     "parsed",
     "sakari_account",
     "sakari_key",
@@ -52,7 +54,7 @@ class Owners:
 
 def sakari_account(body: Mapping[str, Any]) -> str | None:
     """The account that a Sakari webhook speaks for."""
-    return _text(body, "accountId")
+    return _id(body, "accountId")
 
 
 def sakari_key(tenant: str, raw: bytes, body: Mapping[str, Any] | None) -> str:
@@ -60,11 +62,11 @@ def sakari_key(tenant: str, raw: bytes, body: Mapping[str, Any] | None) -> str:
     payload = body and (_object(body, "payload") or _object(body, "data"))
     if not body or not payload:
         return unreadable_key(tenant, raw)
-    resource = _text(payload, "id")
+    resource = _id(payload, "id")
     kind = str(body.get("eventType") or body.get("type") or "")
     contact = _text(_object(payload, "contact") or {}, "id")
     if contact is None and kind.startswith(("contact-", "list-")):
-        contact = resource
+        contact = _text(payload, "id")
     if contact is None and resource is None:
         return unreadable_key(tenant, raw)
     return native_key(tenant, "s", contact, resource or "")
@@ -72,7 +74,7 @@ def sakari_key(tenant: str, raw: bytes, body: Mapping[str, Any] | None) -> str:
 
 def users_location(body: Mapping[str, Any]) -> str | None:
     """The location that a Users API webhook speaks for."""
-    return _text(body, "locationId") or _text(_object(body, "data") or {}, "locationId")
+    return _id(body, "locationId") or _id(_object(body, "data") or {}, "locationId")
 
 
 def users_key(tenant: str, raw: bytes, body: Mapping[str, Any] | None) -> str:
@@ -82,7 +84,7 @@ def users_key(tenant: str, raw: bytes, body: Mapping[str, Any] | None) -> str:
     data = _object(body, "data") or body
     kind = str(body.get("type") or "")
     contact = _text(data, "contactId") or (_text(data, "id") if kind.startswith("Contact") else None)
-    resource = _text(data, "id") or _text(body, "webhookId")
+    resource = _id(data, "id") or _id(body, "webhookId")
     if contact is None and resource is None:
         return unreadable_key(tenant, raw)
     return native_key(tenant, "u", contact, resource or "")
@@ -90,9 +92,8 @@ def users_key(tenant: str, raw: bytes, body: Mapping[str, Any] | None) -> str:
 
 def source_key(tenant: str, source: SourceSettings, raw: bytes, body: Mapping[str, Any] | None) -> str:
     """The native key of a configured product's webhook: by its event id, else by its content."""
-    identifier = at_path(body or {}, source.id_path)
-    text = str(identifier) if isinstance(identifier, str | int) else hashlib.sha256(raw).hexdigest()
-    return native_key(tenant, "x", None, text)
+    identifier = id_text(at_path(body or {}, source.id_path))
+    return native_key(tenant, "x", None, identifier or hashlib.sha256(raw).hexdigest())
 
 
 def at_path(body: Mapping[str, Any], path: str) -> Any:
@@ -103,9 +104,20 @@ def at_path(body: Mapping[str, Any], path: str) -> Any:
     return found
 
 
+def id_text(found: Any) -> str | None:
+    """*found* as an id: text, or a whole number; None if it is neither."""
+    if isinstance(found, bool) or not isinstance(found, str | int):
+        return None
+    return str(found) or None
+
+
 def _object(body: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     found = body.get(name)
     return found if isinstance(found, dict) else None
+
+
+def _id(body: Mapping[str, Any], name: str) -> str | None:
+    return id_text(body.get(name))
 
 
 def _text(body: Mapping[str, Any], name: str) -> str | None:
