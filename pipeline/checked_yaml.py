@@ -26,6 +26,7 @@ __all__ = [
     "entries",
     "listed",
     "mapping",
+    "names_in",
     "one_of",
     "text",
     "whole_number",
@@ -102,6 +103,12 @@ def did_you_mean(name: str, known: Mapping[str, Any]) -> str:
     """``; did you mean 'retention'?`` where one of *known* is close to *name*, else nothing."""
     close = get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def names_in(node: Node) -> set[str]:
+    """The names in a mapping, whatever stands under them; none where *node* is no mapping."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return {str(key.value) for key, _ in pairs}
 
 
 def mapping(fields: Mapping[str, Field]) -> Read:

@@ -24,6 +24,7 @@ from pipeline.checked_yaml import (
     entries,
     listed,
     mapping,
+    names_in,
     one_of,
     text,
     whole_number,
@@ -266,8 +267,7 @@ def _check_topic(findings: Findings, entry: Entry) -> None:
 
 def _check_retention(findings: Findings, entry: Entry) -> None:
     cleanup, retention = entry.value["cleanup"], entry.value["retention"]
-    has_one = any(key.value == "retention" for key, _ in getattr(entry.node, "value", ()))
-    if cleanup and "delete" in cleanup and not has_one:
+    if cleanup and "delete" in cleanup and "retention" not in names_in(entry.node):
         findings.note(entry.node, f"{entry.where}.retention", f"is missing; cleanup {cleanup} needs one")
     if cleanup == "compact" and retention:
         told = "has no effect with cleanup compact; allowed: none, or cleanup compact,delete"
