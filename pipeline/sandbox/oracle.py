@@ -16,10 +16,11 @@ from pipeline.sandbox.ledger import wall_ms
 from pipeline.sandbox.oracle_contacts import check_contacts, check_truth
 from pipeline.sandbox.oracle_facts import check_facts
 from pipeline.sandbox.oracle_measures import check_measures
+from pipeline.sandbox.oracle_posted import check_posted, check_totals, holdings
 from pipeline.sandbox.oracle_records import MEASURES, READS, rows_of
 from pipeline.sandbox.oracle_tables import Database, OracleSettings, opened
 
-__all__ = ["READS", "OracleSettings", "Report", "verify"]
+__all__ = ["READS", "OracleSettings", "Report", "holdings", "verify"]
 
 #: mismatches that a report shows
 _EXAMPLES: Final = 20
@@ -71,6 +72,7 @@ def verify(
     *,
     identity_secret: bytes,
     settings: OracleSettings,
+    held: Iterable[Mapping[str, Any]] | None = None,
     now_ms: int | None = None,
 ) -> Report:
     """
@@ -78,6 +80,7 @@ def verify(
 
     Args:
         identity_secret: what the pipeline derives contact keys from.
+        held: what the Users API's sandbox holds, see `holdings`; None: that is not compared.
         now_ms: when the topics were read, ms since 1970; default: now.
 
     Raises:
@@ -86,8 +89,10 @@ def verify(
     rows = rows_of(records)
     at_ms = wall_ms() if now_ms is None else now_ms
     with opened(ledger, rows, identity_secret=identity_secret, settings=settings, now_ms=at_ms) as database:
-        for check in (check_facts, check_measures, check_contacts, check_truth):
+        for check in (check_facts, check_measures, check_totals, check_contacts, check_truth):
             check(database)
+        if held is not None:
+            check_posted(database, held)
         return _report(database)
 
 

@@ -43,7 +43,7 @@ _HAPPENINGS: Final = """
            list_distinct(list_concat(['all'], tag_dimensions[:$max_tags], own_dimensions))
     FROM conversations_told
 """
-#: the hour (UTC) and the day (the tenant's) of every time that matters
+#: the hour (UTC) and the day (the tenant's) of every time that matters; and all time, for contacts' totals
 _WINDOWS: Final = """
     CREATE TABLE windows_of AS
     WITH times AS (
@@ -52,6 +52,8 @@ _WINDOWS: Final = """
     UNION ALL
     SELECT t.tenant, t.at_ms, '1d', d.start_ms, d.end_ms
     FROM times t ASOF JOIN days d ON t.tenant = d.tenant AND t.at_ms >= d.start_ms
+    UNION ALL
+    SELECT tenant, at_ms, 'ever', 0, 9e15::BIGINT FROM times
 """
 _PLACED: Final = """
     CREATE TABLE placed AS
@@ -149,7 +151,7 @@ def _expected() -> str:
         CREATE TABLE expected AS
         WITH spread AS (SELECT * EXCLUDE (dimensions), unnest(dimensions) AS dimension FROM booked)
         SELECT {_KEY} AS window_key, tenant, dimension, width, start_ms, end_ms, {sums}, {distinct}
-        FROM spread GROUP BY tenant, dimension, width, start_ms, end_ms
+        FROM spread WHERE width <> 'ever' GROUP BY tenant, dimension, width, start_ms, end_ms
     """  # noqa: S608
 
 
@@ -158,7 +160,8 @@ def _compute_histograms(database: Database) -> None:
     database.run(f"""
         CREATE TABLE histograms AS
         WITH spread AS (
-            SELECT * EXCLUDE (dimensions), unnest(dimensions) AS dimension FROM replies WHERE NOT is_late),
+            SELECT * EXCLUDE (dimensions), unnest(dimensions) AS dimension FROM replies
+            WHERE NOT is_late AND width <> 'ever'),
         counted AS (
             SELECT {_KEY} AS window_key, b.bucket, any_value(b.upper) AS upper, count(*) AS number
             FROM spread r ASOF JOIN buckets b ON least(r.seconds, 259200) <= b.upper

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import orjson
 
-__all__ = ["MEASURES", "READS", "TABLES", "Rows", "rows_of"]
+__all__ = ["MEASURES", "READS", "TABLES", "TOTALS", "Rows", "rows_of"]
 
 Rows: TypeAlias = dict[str, list[dict[str, Any]]]
 Record: TypeAlias = Mapping[str, Any]
@@ -24,8 +24,8 @@ READS: Final = (
     "sources.received",
     "activity.enriched",
     "contacts.enriched",
+    "engagement.contacts",
     "engagement.metrics",
-    "statistics.posted",
     "dead-letters",
 )
 #: the counting measures; ``cost`` and ``reply_seconds`` are no counts
@@ -43,6 +43,11 @@ MEASURES: Final = (
     "conversations_started",
     "conversations_closed",
     "contacts_engaged",
+)
+#: a contact's lifetime totals
+TOTALS: Final = (
+    *(name for name in MEASURES if name not in ("contacts_messaged", "repliers", "contacts_engaged")),
+    "cost",
 )
 _TEXT: Final = "VARCHAR"
 _NUMBER: Final = "BIGINT"
@@ -104,6 +109,7 @@ TABLES: Final[Mapping[str, Mapping[str, str]]] = {
         "reply_seconds": "MAP(VARCHAR, BIGINT)",
         **dict.fromkeys(("delivery", "failure", "reply", "opt_out"), "DOUBLE"),
         **dict.fromkeys(("p50", "p90", "p99"), _NUMBER),
+        "value": _TEXT,  #: the whole of it, its fields in order
     },
     "received": {
         "native_key": _TEXT,
@@ -113,17 +119,7 @@ TABLES: Final[Mapping[str, Mapping[str, str]]] = {
         "product": _TEXT,
         "resource": _TEXT,
     },
-    "posted": {
-        "statistics_id": _TEXT,
-        "position": _NUMBER,
-        "tenant": _TEXT,
-        "location_id": _TEXT,
-        "dialect": _TEXT,
-        "outcome": _TEXT,
-        "window_key": _TEXT,
-        "contact_key": _TEXT,
-        "revision": _NUMBER,
-    },
+    "engaged": {"contact_key": _TEXT, "position": _NUMBER, **dict.fromkeys(TOTALS, _TEXT)},
     "dead_letters": {
         "stage": _TEXT,
         "reason": _TEXT,
@@ -227,6 +223,7 @@ def _metrics(record: Record) -> dict[str, Any]:
         **{name: measures[name] for name in (*MEASURES, "cost", "reply_seconds")},
         **{name: value["ratios"][name] for name in ("delivery", "failure", "reply", "opt_out")},
         **{name: value[f"reply_seconds_{name}"] for name in ("p50", "p90", "p99")},
+        "value": orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode(),
     }
 
 
@@ -239,11 +236,10 @@ def _received(record: Record) -> dict[str, Any]:
     }
 
 
-def _posted(record: Record) -> dict[str, Any]:
-    value = _value(record)
-    names = ("statistics_id", "tenant", "location_id", "dialect", "outcome")
-    more = ("window_key", "contact_key", "revision")
-    return {"position": record["offset"]} | {name: value.get(name) for name in (*names, *more)}
+def _engaged(record: Record) -> dict[str, Any]:
+    value = _value(record) or {}
+    row = {"contact_key": _text(record["key"]), "position": record["offset"]}
+    return row | {name: str(value[name]) for name in TOTALS if name in value}
 
 
 def _dead_letter(record: Record) -> dict[str, Any]:
@@ -262,7 +258,7 @@ _READERS: Final[Mapping[str, tuple[str, Callable[[Record], dict[str, Any]]]]] = 
     "activity.enriched": ("activities", _activity),
     "contacts.enriched": ("enriched", _enriched),
     "engagement.metrics": ("metrics", _metrics),
-    "statistics.posted": ("posted", _posted),
+    "engagement.contacts": ("engaged", _engaged),
     "dead-letters": ("dead_letters", _dead_letter),
 }
 

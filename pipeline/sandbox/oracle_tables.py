@@ -92,7 +92,7 @@ class Database:
         Look at *total* (a query of one number) things, of which *wrong* (a query of what, expected and
         actual) are mismatches.
         """
-        self.run(f"INSERT INTO compared SELECT $check, coalesce(({total}), 0)", check=check)  # noqa: S608
+        self.run(f"INSERT INTO compared SELECT $check, coalesce(({total}), 0)", check=check)
         self.run(
             f"INSERT INTO mismatches SELECT $check, * FROM ({wrong}) AS found(what, expected, actual)",  # noqa: S608
             check=check,
