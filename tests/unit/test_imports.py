@@ -90,6 +90,12 @@ RULES = (
     ),
     Rule("pipeline.checked_yaml", ("pipeline.errors",), ("aiokafka",), "it reads any YAML"),
     Rule(
+        "pipeline.runtime",
+        None,
+        ("pipeline.sandbox", "pipeline.dev", "pipeline.testing"),
+        "what runs in production does not depend on what only tries it out",
+    ),
+    Rule(
         "pipeline.clients",
         None,
         ("pipeline.runtime", "pipeline.stages", "pipeline.sources", "aiokafka"),
