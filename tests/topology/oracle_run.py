@@ -2,7 +2,7 @@
 A whole run without a broker: sample traffic, delivered and polled in virtual time, through the driver.
 
 Webhooks are duplicated, late, overtaken and lost; a poll finds what webhooks did not tell. Everything follows
-from the seed. `Bugs` wrap stages, so that the oracle can be shown to find them.
+from the seed. Stages can be wrapped, so that the oracle can be shown to find their bugs.
 """
 
 import heapq
@@ -36,6 +36,8 @@ from pipeline.topology import stages
 SECRET = b"the oracle's tests, not a secret of anybody"
 START_MS = EPOCH_MS + 40_000_000
 RATE = 200.0
+#: the first windows close 5 s after the story begins
+GRACE_S = dev_grace_s(START_MS, 5)
 POLL_MS = 3_000
 Wrap = Callable[[Stage], Stage]
 
@@ -47,7 +49,6 @@ class Run:
     directory: Path
     seed: int = 1
     webhooks: int = 2_000
-    closes_after_s: int = 6
     wrap: Wrap = lambda stage: stage
     now_ms: int = START_MS
     driver: Driver = field(init=False)
@@ -66,7 +67,6 @@ class Run:
             rate=RATE,
         )
         self._recorder = Recorder(self._ledger, self.traffic.world)
-        self.grace_s = dev_grace_s(START_MS, self.closes_after_s)
         self.driver = Driver([self.wrap(stage) for stage in stages(self.settings(), Identity(SECRET))])
         self._arrivals: list[tuple[int, int, str, Hook]] = []
         self._order = count()
@@ -75,7 +75,7 @@ class Run:
     def settings(self) -> Settings:
         """What the pipeline is told of the sandbox's customers."""
         return Settings.model_validate(
-            {"engagement": {"grace_s": self.grace_s}, "tenants": dict(map(_settings, self._tenants()))}
+            {"engagement": {"grace_s": GRACE_S}, "tenants": dict(map(_settings, self._tenants()))}
         )
 
     def play(self) -> "Run":
@@ -100,10 +100,8 @@ class Run:
     def report(self) -> Report:
         """What the oracle says."""
         records = (record._asdict() for topic in READS for record in self.driver.records(topic))
-        settings = OracleSettings(grace_s=self.grace_s, poll_delay_s=8)
-        return verify(
-            self.directory, records, identity_secret=SECRET, settings=settings, now_ms=self.now_ms
-        )
+        settings = OracleSettings(grace_s=GRACE_S, poll_delay_s=8)
+        return verify(self.directory, records, identity_secret=SECRET, settings=settings, now_ms=self.now_ms)
 
     # -- webhooks ----------------------------------------------------------------------------------
 
