@@ -2,37 +2,16 @@
 
 import asyncio
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
 
+from pipeline.dev.progress import ProgressLines
 from pipeline.runtime.broker import DEFAULT_DATA_DIR, EmbeddedBroker
-from pipeline.runtime.broker_files import Progress
 
-__all__ = ["ProgressLines", "broker"]
-
-
-class ProgressLines:
-    """Shows the steps of a start on standard error, a download as a line that counts on a terminal."""
-
-    def __init__(self) -> None:
-        self._counting = False
-        self._text = ""
-
-    def __call__(self, step: Progress) -> None:
-        """Show *step*: once per text, and each further megabyte only where a line can be rewritten."""
-        if step.total_bytes and sys.stderr.isatty():
-            done, total = step.done_bytes / 2**20, step.total_bytes / 2**20
-            print(f"\r{step.text}  {done:5.1f} of {total:.1f} MB", end="", file=sys.stderr, flush=True)
-            self._counting = True
-        elif step.text != self._text:
-            line_end = "\n" if self._counting else ""
-            print(f"{line_end}{step.text}", file=sys.stderr, flush=True)
-            self._counting = False
-        self._text = step.text
+__all__ = ["broker"]
 
 
 async def broker(

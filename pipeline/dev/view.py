@@ -15,8 +15,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.broker import ProgressLines
 from pipeline.dev.monitor import Monitor, quantile
+from pipeline.dev.progress import ProgressLines
 from pipeline.dev.stack import Stack
 from pipeline.errors import PipelineError
 

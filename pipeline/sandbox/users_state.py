@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
-from pipeline.sandbox.ids import Ids, wire_time
+from pipeline.sandbox.ids import Ids, from_wire_time, wire_time
 from pipeline.sandbox.state_types import Change, Hook, Json, Missing, found
 
 __all__ = ["SCOPES", "Grant", "Submission", "UsersLocation", "UsersState"]
@@ -143,6 +143,7 @@ class UsersLocation:
         those changed.
         """
         known = self.contacts.get(contact_id or "")
+        at = _after(known, at)
         identity = contact_id or self.ids.alphanumeric()
         contact = {"tags": [], "dnd": False, "customFields": [], **(known or {}), **fields}
         contact |= {"id": identity, "locationId": self.id, "dateUpdated": wire_time(at)}
@@ -154,13 +155,16 @@ class UsersLocation:
 
     def set_contact_tags(self, contact_id: str, tags: Iterable[str], *, at: datetime) -> Change:
         """Replace a contact's tags; sends ContactTagUpdate with the whole resulting list."""
-        contact = {**self.contact(contact_id), "tags": list(tags), "dateUpdated": wire_time(at)}
+        known = self.contact(contact_id)
+        at = _after(known, at)
+        contact = {**known, "tags": list(tags), "dateUpdated": wire_time(at)}
         self._store_contact(contact)
         return Change(contact, (self._contact_hook("ContactTagUpdate", contact, at),))
 
     def set_dnd(self, contact_id: str, *, dnd: bool, at: datetime, channel: str = "SMS") -> Change:
         """Switch do-not-disturb of one *channel* and of the contact; sends ContactDndUpdate."""
         known = self.contact(contact_id)
+        at = _after(known, at)
         setting = {"status": "active" if dnd else "inactive", "message": "", "code": ""}
         settings = {**known.get("dndSettings", {}), channel: setting}
         contact = {**known, "dnd": dnd, "dndSettings": settings, "dateUpdated": wire_time(at)}
@@ -188,6 +192,7 @@ class UsersLocation:
     def remove_contact(self, contact_id: str, *, at: datetime) -> Change:
         """Remove a contact; sends ContactDelete with the contact as it was."""
         contact = self.contact(contact_id)
+        at = _after(contact, at)
         del self.contacts[contact_id]
         return Change(contact, (self._contact_hook("ContactDelete", contact, at),))
 
@@ -395,6 +400,13 @@ class UsersState:
         user = found(self.users, "user", user_id)
         del self.users[user_id]
         return Change(user)
+
+
+def _after(known: Json | None, at: datetime) -> datetime:
+    """*at*, or where the contact was updated later than that, just after: its dateUpdated only goes forward."""
+    if known is None:
+        return at
+    return max(at, from_wire_time(known["dateUpdated"]) + timedelta(milliseconds=1))
 
 
 def _names(person: Json) -> Json:
