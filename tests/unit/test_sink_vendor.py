@@ -34,9 +34,8 @@ class Place:
         self.client = client
 
     def writer(self) -> VendorLocation:
-        """Another process's knowledge of the location, which it never believes for long."""
-        ticks = iter(range(0, 1_000_000, 100))
-        return VendorLocation(self.client, clock=lambda: float(next(ticks)))
+        """A process that writes to the location."""
+        return VendorLocation(self.client)
 
     @property
     def values(self) -> dict[str, str]:
@@ -95,6 +94,17 @@ async def test_an_older_day_never_replaces_a_newer_one() -> None:
         assert await ours.put_window(window(2, day=4).value, LATE, TRACE) is None
     assert place.values["engagement/all/day"] == "2030-01-05T00:00:00.000Z"
     assert place.values["engagement/all/sent"] == "50"
+
+
+async def test_what_another_process_wrote_over_it_is_mended() -> None:
+    """An older day that slipped in is written over by the next value of the newest day, all of it."""
+    async with opened() as place:
+        writer = place.writer()
+        await writer.put_window(window(day=1, sent=50).value, EARLY, TRACE)
+        for shown in [*place.location.custom_values.values()]:
+            place.location.put_custom_value(shown["name"], "0", value_id=shown["id"])
+        await writer.put_window(window(2, day=1, sent=51).value, EARLY, TRACE)
+    assert place.values == custom_values(window(2, day=1, sent=51).value)
 
 
 async def test_each_dimension_has_its_own_newest_day() -> None:

@@ -46,22 +46,24 @@ def unit(
         open_interval_ms=round(settings.open_interval_s * 1000),
         contact_interval_ms=round(settings.contact_interval_s * 1000),
     )
-    # Shared by the tasks of this process: the destination is one, however many partitions post to it.
-    gates = {tenant: Gate(breaker) for tenant in plan.destinations}
-    poster = Poster(plan, clients)
+    effect = _Effect(Poster(plan, clients), breaker, settings.expire_days * _DAY_MS, jitter)
+    return Unit(stage=stage(plan), effect=effect)
 
-    async def effect(context: EffectContext) -> None:
-        workers = [
-            Worker(
-                tenant,
-                context,
-                poster=poster,
-                gate=gates[tenant],
-                expire_ms=settings.expire_days * _DAY_MS,
-                jitter=jitter,
-            )
-            for tenant in plan.destinations
-        ]
+
+class _Effect:
+    """One worker per tenant on each partition; what is known of a destination is the process's."""
+
+    def __init__(
+        self, poster: Poster, breaker: BreakerSettings, expire_ms: int, jitter: Callable[[], float]
+    ) -> None:
+        self._poster = poster
+        self._gates = {tenant: Gate(breaker) for tenant in poster.plan.destinations}
+        self._expire_ms = expire_ms
+        self._jitter = jitter
+
+    async def __call__(self, context: EffectContext) -> None:
+        """Post what the task of *context* notes, until cancelled; see `pipeline.effects.Effect`."""
+        workers = [self._worker(tenant, gate, context) for tenant, gate in self._gates.items()]
         async with asyncio.TaskGroup() as group:
             for worker in workers:
                 group.create_task(worker.run(), name=f"statistics/{worker.tenant}/{context.partition}")
@@ -70,7 +72,15 @@ def unit(
                 for worker in workers:
                     worker.wake.set()
 
-    return Unit(stage=stage(plan), effect=effect)
+    def _worker(self, tenant: str, gate: Gate, context: EffectContext) -> Worker:
+        return Worker(
+            tenant,
+            context,
+            poster=self._poster,
+            gate=gate,
+            expire_ms=self._expire_ms,
+            jitter=self._jitter,
+        )
 
 
 def _destinations(tenants: Mapping[str, Tenant]) -> dict[str, Destination]:

@@ -3,12 +3,12 @@ The vendor's dialect: custom values of a location and custom fields of its conta
 
 Only the newest day of a dimension is shown, as ``engagement/<dimension>/<measure>``; which day it is
 stands beside them as ``engagement/<dimension>/day``, written first. Days of one dimension come by way of
-different partitions, so a day that is over is compared with what the location itself holds.
+different partitions and processes, so before a day that is over is written, and after any, the location
+itself is asked which day it shows.
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pipeline.clients.users import UsersClient
@@ -20,8 +20,8 @@ __all__ = ["MEASURES", "VendorLocation", "custom_values"]
 
 #: Measures that are shown, in this order; the histogram is shown by its quantiles.
 MEASURES: Final = tuple(name for name in Measures.__struct_fields__ if name != "reply_seconds")
-#: How long what a location holds is believed when an older day is about to be written, in seconds.
-BELIEVED_S: Final = 2.0
+#: How often a day is written again when others write it at the same time.
+ROUNDS: Final = 3
 #: Refusals that an id gone from the location may explain.
 _STALE: Final = frozenset({400, 404, 422})
 
@@ -29,26 +29,29 @@ _STALE: Final = frozenset({400, 404, 422})
 class VendorLocation:
     """What is known of one location's custom values and fields; used by one at a time."""
 
-    def __init__(self, client: UsersClient, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, client: UsersClient) -> None:
         self._client = client
-        self._clock = clock
         self._turn = asyncio.Lock()
         self._values: dict[str, tuple[str, str]] | None = None  #: name -> id, value
-        self._read_at = 0.0
         self._fields: dict[str, str] | None = None  #: name -> id
 
     async def put_window(self, metrics: WindowMetrics, now_ms: int, traceparent: str) -> int | None:
         """Show a day of a dimension; the last status, None where a newer day is shown already."""
+        wanted = custom_values(metrics)
+        status = 200
         async with self._turn:
-            over = to_ms(metrics.end) <= now_ms
-            known = await self._known_values(BELIEVED_S if over else None)
-            wanted = custom_values(metrics)
-            shown = known.get(next(iter(wanted)))
-            if shown is not None and shown[1] > metrics.start:
-                return None
-            status = 200
-            for name, value in wanted.items():
-                status = await self._set_value(name, value, traceparent) or status
+            if self._values is None or to_ms(metrics.end) <= now_ms:
+                await self._read_values()
+            for _ in range(ROUNDS):
+                if self._shown_day(metrics.dimension) > metrics.start:
+                    return None
+                changed = [name for name, value in wanted.items() if self._value(name) != value]
+                if not changed:
+                    break
+                for name in changed:
+                    status = await self._set_value(name, wanted[name], traceparent)
+                # Another process may have written at the same time: see what stands there in the end.
+                await self._read_values()
             return status
 
     async def put_contact(self, contact_id: str, fields: Mapping[str, str], traceparent: str) -> int:
@@ -90,30 +93,31 @@ class VendorLocation:
             if name not in self._fields:
                 raise
 
-    async def _known_values(self, believed_s: float | None) -> dict[str, tuple[str, str]]:
-        """What the location holds: as we know it, read anew where that is older than *believed_s*."""
-        old = believed_s is not None and self._clock() - self._read_at > believed_s
-        if self._values is None or old:
-            listed = await self._client.custom_values()
-            self._values = {}
-            for item in listed:
-                # Of two of one name the first counts, for every process alike.
-                self._values.setdefault(str(item.get("name")), (str(item["id"]), str(item.get("value"))))
-            self._read_at = self._clock()
-        return self._values
+    async def _read_values(self) -> None:
+        listed = await self._client.custom_values()
+        self._values = {}
+        for item in listed:
+            # Of two of one name the first counts, for every process alike.
+            self._values.setdefault(str(item.get("name")), (str(item["id"]), str(item.get("value"))))
 
-    async def _set_value(self, name: str, value: str, traceparent: str) -> int | None:
-        """Make *name* have *value*; the status, None where it has it already."""
-        known = (await self._known_values(None)).get(name)
-        if known is not None and known[1] == value:
-            return None
+    def _shown_day(self, dimension: str) -> str:
+        return self._value(f"engagement/{dimension}/day") or ""
+
+    def _value(self, name: str) -> str | None:
+        known = self._values and self._values.get(name)
+        return known[1] if known else None
+
+    async def _set_value(self, name: str, value: str, traceparent: str) -> int:
+        """Make *name* have *value*; the status."""
+        assert self._values is not None
+        known = self._values.get(name)
         try:
             status, identity = await self._write_value(known and known[0], name, value, traceparent)
         except UpstreamError:
             # Whether it was done is not known, and ids may be stale: the next attempt reads anew.
             self._values = None
             raise
-        (await self._known_values(None))[name] = (identity, value)
+        self._values[name] = (identity, value)
         return status
 
     async def _write_value(

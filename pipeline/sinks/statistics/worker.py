@@ -30,7 +30,7 @@ log = structlog.get_logger()
 #: How many values of a tenant are on their way at a time.
 PARALLEL: Final = 8
 #: How many due values are looked at in a round: also those that have expired.
-LOOKED_AT: Final = 64
+LOOKED_AT: Final = 16
 #: After Kafka failed us, so long until the next attempt, in seconds.
 BROKER_PAUSE_S: Final = 1.0
 #: Beyond every due time, in ms.
