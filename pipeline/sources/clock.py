@@ -9,6 +9,7 @@ Repeats  a tick that comes twice, or late after a pause, says nothing new: stage
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from pipeline.effects import EffectContext, Unit, nothing
 from pipeline.events import Tick
@@ -18,8 +19,8 @@ from pipeline.stage import Emit, Outcome, Stage
 __all__ = ["unit"]
 
 
-def unit(interval_s: float) -> Unit:
-    """The clock, ticking every *interval_s* seconds on the full multiple of it."""
+def unit(interval_s: float, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> Unit:
+    """The clock, ticking every *interval_s* seconds on the full multiple of it; *sleep* waits."""
     interval_ms = max(1, round(interval_s * 1000))
 
     async def tick(context: EffectContext) -> None:
@@ -27,7 +28,8 @@ def unit(interval_s: float) -> Unit:
             at = context.now() // interval_ms * interval_ms
             emit = Emit("clock.ticks", str(context.partition), Tick(from_ms(at)))
             await context.commit(Outcome(emit=(emit,)))
-            await asyncio.sleep((at + interval_ms - context.now()) / 1000)
+            # Set back meanwhile, the clock would else be silent until it is where it was.
+            await sleep(min(max(0, at + interval_ms - context.now()), interval_ms) / 1000)
 
     stage = Stage(name="clock", inputs=("clock.ticks",), outputs=("clock.ticks",), step=nothing)
     return Unit(stage=stage, effect=tick, reads=False)

@@ -7,29 +7,33 @@ State    `PollState` per resource (behind ``poll.schedule``), the hash of every 
 Time     the wall clock for intervals; ``scan_started_at`` orders what the API does not date
 Repeats  each page is one transaction of outputs and cursor; a zombie is fenced at its next page
 
-Every resource has a loop of its own, so a failing tenant does not hold up another.
+Every resource has a loop of its own, so a failing tenant does not hold up another. A scan that this
+process did not see from its first page on, after a restart, ends without judging what is missing.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
 
 import msgspec
 import structlog
 
 from pipeline.codec import MAX_RECORD_BYTES, new_traceparent
 from pipeline.effects import EffectContext, Unit, nothing
-from pipeline.errors import Rejected, Throttled, Unavailable, UpstreamError
+from pipeline.errors import RecordError, Rejected, Throttled, Unavailable, UpstreamError
 from pipeline.events import PollState
 from pipeline.instants import Time, from_ms, to_ms
 from pipeline.partitioning import partition_of
 from pipeline.sources.scan import (
     ABSENCES,
     ITEMS,
+    LISTED,
     SCHEDULE,
     Absent,
+    Item,
     Page,
     Resource,
     absent,
@@ -39,25 +43,37 @@ from pipeline.sources.scan import (
 )
 from pipeline.stage import Event, Outcome, Put, Stage
 
-__all__ = ["unit"]
+__all__ = ["Sleep", "unit"]
+
+Sleep: TypeAlias = Callable[[float], Awaitable[None]]
 
 _log = structlog.get_logger(__name__)
 
 #: Back-off after failures in a row, in seconds: first and longest.
 _BACKOFF_S = (1.0, 300.0)
 
+#: No API's wish and no back-off is longer, in seconds; see `pipeline.clients.http`.
+_LONGEST_WAIT_S = 86_400.0
+
+#: Removals and counted absences in one transaction, at most.
+_REMOVALS = 500
+
 #: A larger item cannot become a record with its headers; it is passed over, and said so at each scan.
 _MAX_ITEM_BYTES = MAX_RECORD_BYTES - 4096
 
 
-def unit(resources: Sequence[Resource], max_pages: int) -> Unit:
-    """The pollers of *resources*, each on the partition of its key; a scan has at most *max_pages*."""
+def unit(resources: Sequence[Resource], max_pages: int, sleep: Sleep = asyncio.sleep) -> Unit:
+    """
+    The pollers of *resources*, each on the partition of its key; a scan has at most *max_pages*.
+
+    *sleep* waits for so many seconds.
+    """
 
     async def poll(context: EffectContext) -> None:
         async with asyncio.TaskGroup() as tasks:
             for resource in resources:
                 if partition_of(resource.key.encode(), context.partitions) == context.partition:
-                    poller = _Poller(resource, context, max_pages)
+                    poller = _Poller(resource, context, max_pages, sleep)
                     tasks.create_task(poller.run(), name=f"poll {resource.key}")
             await asyncio.Event().wait()
 
@@ -74,61 +90,75 @@ def unit(resources: Sequence[Resource], max_pages: int) -> Unit:
 class _Poller:
     """Polls one resource for ever."""
 
-    def __init__(self, resource: Resource, context: EffectContext, max_pages: int) -> None:
+    def __init__(self, resource: Resource, context: EffectContext, max_pages: int, sleep: Sleep) -> None:
         self._resource = resource
         self._context = context
         self._max_pages = max_pages
+        self._sleep = sleep
         self._log = _log.bind(tenant=resource.tenant, resource=f"{resource.product}.{resource.name}")
         self._seen: set[str] = set()
+        self._looked_up: dict[str, bool] = {}  # id -> whether it is gone, of this scan
         self._whole = False  # whether this process saw the scan from its first page on
         self._pages = 0
 
     async def run(self) -> None:
         while True:
             state = self._state()
-            await asyncio.sleep(max(0, to_ms(state.next_due_at) - self._context.now()) / 1000)
+            await self._sleep(self._wait_s(state))
             try:
                 await self._step(state)
-            except UpstreamError as error:
+            except (UpstreamError, RecordError) as error:
                 await self._put_off(self._state(), error)
 
     def _state(self) -> PollState:
         stored = self._context.read.get(SCHEDULE, self._resource.key)
         if stored is None:
-            return PollState(interval_s=self._resource.interval_s, next_due_at=from_ms(self._context.now()))
+            return PollState(interval_s=self._resource.interval_s, next_due_at=self._now())
         return msgspec.structs.replace(stored, interval_s=self._resource.interval_s)
 
+    def _wait_s(self, state: PollState) -> float:
+        """Until *state* is due; not for ever where the clock was set back, or the interval shortened."""
+        longest = _LONGEST_WAIT_S if state.failures else state.interval_s
+        return min(max(0, to_ms(state.next_due_at) - self._context.now()) / 1000, longest)
+
     async def _step(self, state: PollState) -> None:
-        """Read one page and commit it; after the last, judge what is missing."""
+        """Read one page and commit it; after the last, judge what is missing and end the scan."""
         if state.scan_started_at is None:
             state = self._begun(state)
-        page = self._small_enough(await self._resource.page(state.cursor))
-        self._bound(state, page)
-        self._seen.update(item.id for item in page.items)
-        seen = state.seen + len(page.items)
-        state = msgspec.structs.replace(
-            state, cursor=page.next_cursor or "", seen=seen, failures=0, error=None, next_due_at=self._now()
-        )
-        if page.next_cursor is not None:
-            await self._commit_page(state, page)
-            return
-        await self._commit_page(state, page)
-        await self._conclude(state)
+        if state.cursor != LISTED:
+            state = await self._read_page(state)
+        if state.cursor == LISTED:
+            await self._conclude(state)
 
     def _begun(self, state: PollState) -> PollState:
         self._seen.clear()
+        self._looked_up.clear()
         self._whole = True
         self._pages = 0
         return msgspec.structs.replace(
             state, scan=state.scan + 1, scan_started_at=self._now(), cursor="", seen=0
         )
 
-    def _small_enough(self, page: Page) -> Page:
-        for item in page.items:
-            if len(item.body) > _MAX_ITEM_BYTES:
-                self._log.error("item.too_large", item=item.id, size=len(item.body), at_most=_MAX_ITEM_BYTES)
-        kept = tuple(item for item in page.items if len(item.body) <= _MAX_ITEM_BYTES)
-        return Page(kept, page.next_cursor)
+    async def _read_page(self, state: PollState) -> PollState:
+        """Commit the page at *state*'s cursor; the state after it."""
+        with self._readable():
+            page = await self._resource.page(state.cursor)
+        self._bound(state, page)
+        self._seen.update(item.id for item in page.items)
+        state = msgspec.structs.replace(
+            state,
+            cursor=LISTED if page.next_cursor is None else page.next_cursor,
+            seen=state.seen + len(page.items),
+            failures=0,
+            error=None,
+            next_due_at=self._now(),
+        )
+        kept = self._small_enough(page)
+        now = self._context.now()
+        await self._context.commit(
+            lambda read: page_outcome(read, self._resource, state, kept, now), cause=self._cause(now)
+        )
+        return state
 
     def _bound(self, state: PollState, page: Page) -> None:
         self._pages += 1
@@ -137,51 +167,85 @@ class _Poller:
         if self._pages > self._max_pages:
             raise Rejected(0, f"{self._resource.name}: more than {self._max_pages} pages")
 
-    async def _commit_page(self, state: PollState, page: Page) -> None:
-        now = self._context.now()
-        await self._context.commit(
-            lambda read: page_outcome(read, self._resource, state, page, now), cause=self._cause(now)
-        )
+    def _small_enough(self, page: Page) -> Page:
+        """*page* without what cannot become a record; its key stands in a record three times at most."""
+        kept: list[Item] = []
+        for item in page.items:
+            size = len(item.body) + 3 * len(item.key.encode())
+            if size <= _MAX_ITEM_BYTES:
+                kept.append(item)
+            else:
+                self._log.error("item.too_large", item=item.id[:80], size=size, at_most=_MAX_ITEM_BYTES)
+        return Page(tuple(kept), page.next_cursor)
 
     async def _conclude(self, state: PollState) -> None:
         """End a scan: removals, and when the next one begins."""
-        missed, gone = await self._missing() if self._whole else ([], [])
-        due = max(
-            to_ms(state.scan_started_at or self._now()) + round(state.interval_s * 1000), self._context.now()
-        )
+        if self._whole:
+            await self._judge(state)
+        started = state.scan_started_at or self._now()
+        due = max(to_ms(started) + round(state.interval_s * 1000), self._context.now())
         ended = msgspec.structs.replace(
-            state, scan_started_at=None, cursor="", completed=state.completed + 1, next_due_at=from_ms(due)
+            state,
+            scan_started_at=None,
+            cursor="",
+            completed=state.completed + 1,
+            failures=0,
+            error=None,
+            next_due_at=from_ms(due),
         )
-        now = self._context.now()
-        await self._context.commit(
-            removal_outcome(self._resource, ended, missed, gone, now)
-            if self._whole
-            else _kept(self._resource, ended),
-            cause=self._cause(now),
-        )
+        await self._context.commit(_kept(self._resource, ended))
 
-    async def _missing(self) -> tuple[list[Absent], list[Absent]]:
-        """Who was missed, and which of them are gone for good."""
+    async def _judge(self, state: PollState) -> None:
+        """Count who was missed, and remove who is gone for good: a bounded number in a transaction."""
+        missed = await self._missed()
+        needed = ABSENCES if self._resource.exists else ABSENCES + 1
+        candidates = {one.id for one in missed if one.known.absences + 1 >= needed}
+        gone: set[str] = set()
+        if self._resource.removable and suspicious(len(candidates), len(self._seen)):
+            self._log.warning("scan.suspicious", would_remove=len(candidates), seen=len(self._seen))
+            missed = [one for one in missed if one.id not in candidates]
+        else:
+            gone = {identifier for identifier in candidates if await self._is_gone(identifier)}
+        for start in range(0, len(missed), _REMOVALS):
+            part = missed[start : start + _REMOVALS]
+            now = self._context.now()
+            counted = [one for one in part if one.id not in gone]
+            removed = [one for one in part if one.id in gone]
+            outcome = removal_outcome(self._resource, state, counted, removed, now)
+            await self._context.commit(outcome, cause=self._cause(now))
+
+    async def _missed(self) -> list[Absent]:
         missed: list[Absent] = []
         for one in absent(self._context.read, self._resource, self._seen):
             if one is None:
                 await asyncio.sleep(0)
             else:
                 missed.append(one)
-        needed = ABSENCES if self._resource.exists else ABSENCES + 1
-        candidates = [one for one in missed if one.known.absences + 1 >= needed]
-        if self._resource.removable and suspicious(len(candidates), len(self._seen)):
-            self._log.warning("scan.suspicious", would_remove=len(candidates), seen=len(self._seen))
-            return [one for one in missed if one not in candidates], []
-        gone = [one for one in candidates if await self._is_gone(one)]
-        return [one for one in missed if one not in gone], gone
+        return missed
 
-    async def _is_gone(self, one: Absent) -> bool:
-        if not self._resource.removable or self._resource.exists is None:
+    async def _is_gone(self, identifier: str) -> bool:
+        """Whether the API no longer has it; one that it will not tell of stays."""
+        exists = self._resource.exists
+        if not self._resource.removable or exists is None:
             return True
-        return not await self._resource.exists(one.id)
+        if identifier not in self._looked_up:
+            try:
+                with self._readable():
+                    self._looked_up[identifier] = not await exists(identifier)
+            except Rejected as error:
+                self._log.warning("item.kept", item=identifier[:80], error=str(error)[:300])
+                self._looked_up[identifier] = False
+        return self._looked_up[identifier]
 
-    async def _put_off(self, state: PollState, error: UpstreamError) -> None:
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """An answer of a shape that nobody foresaw is this resource's failure, not that of all."""
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise Unavailable(f"{self._resource.name}: {type(error).__name__} in an answer") from error
+
+    async def _put_off(self, state: PollState, error: UpstreamError | RecordError) -> None:
         """Go on at the same place later; a cursor that the API refuses begins the scan anew."""
         first, longest = _BACKOFF_S
         wait = min(longest, first * 2 ** min(state.failures, 16)) * random.uniform(0.75, 1.25)  # noqa: S311
@@ -191,7 +255,7 @@ class _Poller:
         state = msgspec.structs.replace(
             state, failures=state.failures + 1, error=str(error)[:300], next_due_at=due
         )
-        if isinstance(error, Rejected):
+        if not isinstance(error, Unavailable | Throttled):
             state = msgspec.structs.replace(state, scan_started_at=None, cursor="", seen=0)
         self._log.warning(
             "poll.put_off", error=str(error)[:300], failures=state.failures, wait_s=round(wait, 1)

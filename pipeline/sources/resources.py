@@ -8,12 +8,11 @@ details, statistics in the tenant's dialect, social accounts, users, contacts.
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pipeline.clients import pages
 from pipeline.clients.sakari import SakariClient
 from pipeline.clients.users import MAX_PROFILES, UsersClient
-from pipeline.errors import Rejected
 from pipeline.identity import native_key
 from pipeline.instants import Time, from_ms, parse, to_datetime
 from pipeline.settings import PollSettings, Tenant
@@ -58,7 +57,7 @@ def _of_account(tenant: str, client: SakariClient, settings: PollSettings, now: 
 
     async def contacts(cursor: str) -> Page:
         page = await client.contacts(cursor, limit=settings.page_size)
-        return _page(page, lambda item: item_of(item["id"], native_key(tenant, "s", item["id"]), item))
+        return _page(page, lambda item: _contact(tenant, "s", item))
 
     async def messages(cursor: str) -> Page:
         page = await client.messages(cursor, limit=settings.page_size)
@@ -67,7 +66,7 @@ def _of_account(tenant: str, client: SakariClient, settings: PollSettings, now: 
 
     async def conversations(cursor: str) -> Page:
         page = await client.conversations(cursor, limit=settings.page_size)
-        return _page(page, lambda item: item_of(item["id"], _contact_key(tenant, item), item))
+        return _page(page, lambda item: item_of(str(item["id"]), _contact_key(tenant, item), item))
 
     async def contact_exists(identifier: str) -> bool:
         return await client.contact(identifier) is not None
@@ -117,13 +116,14 @@ def _of_location(
 
     async def contacts(cursor: str) -> Page:
         page = await client.contacts(cursor, limit=settings.page_size)
-        return _page(page, lambda item: item_of(item["id"], native_key(tenant, "u", item["id"]), item))
+        return _page(page, lambda item: _contact(tenant, "u", item))
 
     async def contact_exists(identifier: str) -> bool:
         return await client.contact(identifier) is not None
 
     async def statistics(_: str) -> Page:
-        return Page((await _statistics(tenant, dialect, client, from_ms(now() // 60_000 * 60_000)),))
+        observed = from_ms(now() // 60_000 * 60_000)
+        return Page(tuple(await _statistics(tenant, dialect, client, observed)))
 
     def resource(
         name: str, interval_s: float, page: Callable[[str], Awaitable[Page]], **more: Any
@@ -149,6 +149,11 @@ def _page(page: pages.Page, made: Callable[[dict[str, Any]], Item]) -> Page:
     return Page(tuple(made(item) for item in page.items), page.next_cursor)
 
 
+def _contact(tenant: str, system: Literal["s", "u"], item: dict[str, Any]) -> Item:
+    identifier = str(item["id"])
+    return item_of(identifier, native_key(tenant, system, identifier), item)
+
+
 def _plain(tenant: str, item: dict[str, Any], id_field: str) -> Item:
     identifier = str(item[id_field])
     return item_of(identifier, native_key(tenant, "u", None, identifier), item)
@@ -168,7 +173,7 @@ def _message(tenant: str, item: dict[str, Any], since: Time) -> Item:
         recent = not isinstance(at, str) or parse(at) >= since
     except ValueError:
         recent = True  # decode tells what is wrong with it
-    return item_of(item["id"], _contact_key(tenant, item), item, published=recent)
+    return item_of(str(item["id"]), _contact_key(tenant, item), item, published=recent)
 
 
 async def _details(client: UsersClient, tag_ids: list[str]) -> dict[str, dict[str, Any]]:
@@ -177,39 +182,39 @@ async def _details(client: UsersClient, tag_ids: list[str]) -> dict[str, dict[st
     return {str(tag["_id"]): tag for tag in await client.tag_details(tag_ids)}
 
 
-async def _statistics(tenant: str, dialect: str, client: UsersClient, observed: Time) -> Item:
+async def _statistics(tenant: str, dialect: str, client: UsersClient, observed: Time) -> list[Item]:
+    """Snapshots: the location's (catalogue), or those of its profiles, a hundred each (vendor)."""
+    profiles = sorted({_profile(account) for account in await client.accounts()})
+    if dialect == "catalogue":
+        answer = await client.location_statistics()
+        told = {"results": answer["metrics"], "statisticsId": answer.get("statisticsId")}
+        return [_snapshot(tenant, client.location_id, profiles, observed, {"dialect": dialect, **told})]
+    found: list[Item] = []
+    for start in range(0, len(profiles), MAX_PROFILES):
+        part = profiles[start : start + MAX_PROFILES]
+        told = {"results": await client.statistics(part), "statisticsId": None}
+        found.append(_snapshot(tenant, client.location_id, part, observed, {"dialect": dialect, **told}))
+    return found
+
+
+def _snapshot(
+    tenant: str, location_id: str, profiles: list[str], observed: Time, told: dict[str, Any]
+) -> Item:
     """
     A snapshot, stamped by us as the API does not date it.
 
     Its times stand beside what is compared: an unchanged answer is the same item whenever it is read.
     """
-    accounts = await client.accounts()
-    profiles = sorted(_profile(account) for account in accounts)[:MAX_PROFILES]
-    if dialect == "catalogue":
-        answer = await client.location_statistics()
-        results, statistics_id = answer["metrics"], answer.get("statisticsId")
-    elif not profiles:
-        raise Rejected(0, "statistics: the location has no social profiles to ask about")
-    else:
-        results, statistics_id = await client.statistics(profiles), None
-    end = to_datetime(observed)
-    content = {
-        "dialect": dialect,
-        "locationId": client.location_id,
-        "profileIds": profiles,
-        "statisticsId": statistics_id,
-        "results": results,
-    }
-    unchanged = item_of("snapshot", "", content).body
+    content = {**told, "locationId": location_id, "profileIds": profiles}
     stamped = {
         **content,
         "observedAt": observed,
-        "windowStart": parse((end - STATISTICS_SPAN).isoformat()),
+        "windowStart": parse((to_datetime(observed) - STATISTICS_SPAN).isoformat()),
         "windowEnd": observed,
     }
     identifier = hashlib.sha256("\0".join(profiles).encode()).hexdigest()[:16]
-    item = item_of(identifier, native_key(tenant, "u", None, client.location_id), stamped)
-    return Item(item.id, item.key, item.body, compared=unchanged)
+    item = item_of(identifier, native_key(tenant, "u", None, location_id), stamped)
+    return Item(item.id, item.key, item.body, compared=item_of("", "", content).body)
 
 
 def _profile(account: Mapping[str, Any]) -> str:

@@ -7,8 +7,9 @@ would remove more than a fifth (and more than ten) removes nothing and is suspic
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, final
+from urllib.parse import quote
 
 import msgspec
 import orjson
@@ -20,6 +21,7 @@ from pipeline.stage import Delete, Emit, Outcome, Put, Store, Stores, Write
 
 __all__ = [
     "ITEMS",
+    "LISTED",
     "SCHEDULE",
     "Absent",
     "Item",
@@ -36,6 +38,9 @@ __all__ = [
 #: A scan that would remove more than this share, and more than this number, is not believed.
 SUSPICIOUS_SHARE = 0.20
 SUSPICIOUS_NUMBER = 10
+
+#: The cursor of a scan that has read its last page, and still has to judge what it missed.
+LISTED = "!listed"
 
 #: Complete scans in a row that must miss an item before it is looked for by its id; where the API has
 #: no way to do so, one more scan must miss it.
@@ -117,20 +122,21 @@ def item_of(identifier: str, key: str, content: dict[str, Any], *, published: bo
 
 
 def page_outcome(read: Stores, resource: Resource, state: PollState, page: Page, now_ms: int) -> Outcome:
-    """Publish what changed on *page*, remember it, and store *state*."""
+    """Publish what changed on *page*, remember it, store *state*; of an id that stands twice, the last."""
     writes: list[Write] = [Put(SCHEDULE, resource.key, state)]
     emits: list[Emit] = []
-    for item in page.items:
+    for item in {item.id: item for item in page.items}.values():
         place = f"{resource.key}|{item.id}"
         known = read.get(ITEMS, place)
         digest = _digest(item.compared or item.body)
-        if known is not None and known.hash == digest:
-            if known.absences:
-                writes.append(Put(ITEMS, place, msgspec.structs.replace(known, absences=0)))
-        elif item.published:
+        if not item.published:
+            writes += [Delete(ITEMS, place)] if known is not None else []
+        elif known is None or known.hash != digest:
             kept = item.body if resource.removable else b""
             writes.append(Put(ITEMS, place, Known(digest, 0, item.key, kept)))
             emits.append(_emit(resource, state, item, now_ms))
+        elif known.absences:
+            writes.append(Put(ITEMS, place, msgspec.structs.replace(known, absences=0)))
     return Outcome(tuple(writes), tuple(emits))
 
 
@@ -156,11 +162,10 @@ def suspicious(removed: int, seen: int) -> bool:
 
 
 def removal_outcome(
-    resource: Resource, state: PollState, missed: list[Absent], gone: list[Absent], now_ms: int
+    resource: Resource, state: PollState, missed: Iterable[Absent], gone: Iterable[Absent], now_ms: int
 ) -> Outcome:
     """Count the absence of *missed*; publish each of *gone* as removed, as it was last known."""
-    writes: list[Write] = [Put(SCHEDULE, resource.key, state)]
-    writes += [
+    writes: list[Write] = [
         Put(
             ITEMS,
             f"{resource.key}|{one.id}",
@@ -168,12 +173,12 @@ def removal_outcome(
         )
         for one in missed
     ]
-    writes += [Delete(ITEMS, f"{resource.key}|{one.id}") for one in gone]
-    emits = [
-        _emit(resource, state, Item(one.id, one.known.key, one.known.body), now_ms, change="removed")
-        for one in gone
-        if resource.removable
-    ]
+    emits: list[Emit] = []
+    for one in gone:
+        writes.append(Delete(ITEMS, f"{resource.key}|{one.id}"))
+        if resource.removable:
+            item = Item(one.id, one.known.key, one.known.body)
+            emits.append(_emit(resource, state, item, now_ms, change="removed"))
     return Outcome(tuple(writes), tuple(emits))
 
 
@@ -181,6 +186,7 @@ def _emit(resource: Resource, state: PollState, item: Item, now_ms: int, *, chan
     text = f"{resource.product}|{resource.account}|{resource.name}|{item.id}|{state.scan}|{change}"
     ce_id = hashlib.sha256(text.encode()).hexdigest()
     headers = {
+        "ce_source": f"/poll/{resource.product}/{resource.tenant}/{quote(resource.account, safe='')}",
         "source": "poll",
         "product": resource.product,
         "resource": resource.name,
