@@ -403,7 +403,7 @@ class UsersState:
 
 
 def _after(known: Json | None, at: datetime) -> datetime:
-    """*at*, or where the contact was updated later than that, just after: its dateUpdated only goes forward."""
+    """*at*, or just after the contact's last update where that is later: dateUpdated only goes forward."""
     if known is None:
         return at
     return max(at, from_wire_time(known["dateUpdated"]) + timedelta(milliseconds=1))
