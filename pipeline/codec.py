@@ -114,7 +114,7 @@ class Codec:
             received_at=record.timestamp,
             occurred_at=Time(headers.get("ce_time", "")),
             traceparent=headers.get("traceparent", ""),
-            backfill="backfill" in headers,
+            backfill=headers.get("backfill") == "true",
             headers={name: text for name, text in headers.items() if name not in _KNOWN},
         )
 
@@ -132,7 +132,7 @@ class Codec:
             derived = emit.id or _derived_id(emit, topic, value, f"{stage}|{cause.id}|{emit.topic}|{index}")
             headers = self._public(emit, topic, cause, stage, derived)
         else:
-            headers = [("traceparent", cause.traceparent.encode())]
+            headers = [("traceparent", cause.traceparent.encode())] if cause.traceparent else []
         if cause.backfill:
             headers.append(("backfill", b"true"))
         if emit.headers:
@@ -221,25 +221,23 @@ def _value(topic: Topic, record: Record, name: str, headers: Mapping[str, str]) 
         raise RecordError("unknown-type", f"{name or 'no ce_type'!r} may not stand on {topic.name}")
     try:
         value = _DECODERS[name].decode(record.value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError("invalid-value", f"no {name}: {error}") from error
-    _same_tenant(record, value)
+    _belonging(record, value)
     return value
 
 
-def _same_tenant(record: Record, value: Any) -> None:
+def _belonging(record: Record, value: Any) -> None:
+    """The key must be that of *value*'s tenant and contact: stages find a record's state by its key."""
     tenant: str | None = getattr(value, "tenant", None)
+    if tenant is None or record.topic == "statistics.posted":
+        return
     key = record.key or b""
-    if (
-        tenant is not None
-        and record.topic != "statistics.posted"
-        and key[: len(tenant) + 1]
-        not in {
-            f"{tenant}:".encode(),
-            f"{tenant}|".encode(),
-        }
-    ):
+    if not key.startswith((f"{tenant}:".encode(), f"{tenant}|".encode())):
         raise RecordError("wrong-key", f"the key does not belong to tenant {tenant}")
+    contact_key: str | None = getattr(value, "contact_key", None)
+    if contact_key is not None and key != contact_key.encode():
+        raise RecordError("wrong-key", "the key is not the value's contact key")
 
 
 def _received(body: bytes, headers: Mapping[str, str]) -> Received:

@@ -28,9 +28,17 @@ def unreadable_key(tenant: str, body: bytes) -> str:
     return f"{tenant}:x:-:{hashlib.sha256(body).hexdigest()}"
 
 
-@lru_cache(maxsize=65_536)
+#: No number is written with more characters; longer text is not even remembered.
+_MAX_NUMBER_TEXT = 100
+
+
 def e164(number: str, country: str | None) -> str | None:
     """*number* in E.164, read as dialled in *country* (ISO 3166 alpha-2); None unless it is valid."""
+    return _e164(number, country) if len(number) + len(country or "") <= _MAX_NUMBER_TEXT else None
+
+
+@lru_cache(maxsize=65_536)
+def _e164(number: str, country: str | None) -> str | None:
     try:
         parsed = phonenumbers.parse(number, (country or "").upper() or None)
     except phonenumbers.NumberParseException:

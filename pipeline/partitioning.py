@@ -23,7 +23,17 @@ def murmur2(data: bytes) -> int:
     return h ^ h >> 15
 
 
-@lru_cache(maxsize=262_144)
+#: Longer keys are not remembered: ids come from outside, and the memory is by number of keys.
+_REMEMBERED_BYTES = 256
+
+
 def partition_of(key: bytes, partitions: int) -> int:
     """The partition of *key* among *partitions*."""
+    return (_remembered if len(key) <= _REMEMBERED_BYTES else _computed)(key, partitions)
+
+
+def _computed(key: bytes, partitions: int) -> int:
     return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+_remembered = lru_cache(maxsize=262_144)(_computed)
