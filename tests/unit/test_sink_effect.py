@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -68,8 +68,6 @@ async def running(unit: Unit, context: EffectContext) -> AsyncIterator[None]:
         task = group.create_task(unit.effect(context), name="effect")
         yield
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 @asynccontextmanager
@@ -185,6 +183,23 @@ async def test_a_lost_commit_posts_again() -> None:
             await until(lambda: place.posted)
     assert there.revisions == [1, 1]
     assert len({body["statisticsId"] for body in there.bodies}) == 1
+
+
+@pytest.mark.parametrize("steps", range(0, 60, 3))
+async def test_a_kill_at_any_moment_loses_nothing_and_doubles_nothing(steps: int) -> None:
+    """Wherever the effect is cancelled, the next one ends with the value posted under one id, told once."""
+    async with acme() as (there, place, unit):
+        assert unit.effect is not None
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(unit.effect(place), name="killed")
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            first.cancel()
+        async with running(unit, place):
+            await until(lambda: place.posted)
+    assert [each.outcome for each in place.posted] == ["posted"]
+    assert len({body["statisticsId"] for body in there.bodies}) == 1
+    assert (place.pending, place.queue) == ([], [])
 
 
 async def test_a_value_expires() -> None:
