@@ -1,12 +1,14 @@
 """What must be true of the settings before anything starts: every problem at once, each with what to do."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
 from pipeline.identity import Identity
-from pipeline.settings import Settings
+from pipeline.settings import KafkaSettings, Settings, SourceSettings, Tenant
+from pipeline.sources.signatures import public_keys, signing_key
 
 __all__ = ["DEV_IDENTITY_SECRET", "NAMES", "check", "identity_of", "problems", "selected"]
 
@@ -29,6 +31,9 @@ DEV_IDENTITY_SECRET = "pipeline-dev-identity-secret-not-for-production"  # noqa:
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MIN_SECRET = 32
 
+#: Characters; fewer can be guessed.
+_MIN_SHARED_SECRET = 16
+
 
 def check(settings: Settings) -> None:
     """
@@ -44,40 +49,87 @@ def check(settings: Settings) -> None:
 
 def problems(settings: Settings) -> Iterator[str]:
     """Every problem of *settings* that can be told without the network."""
-    if not settings.kafka.bootstrap_servers:
-        yield "kafka.bootstrap_servers: missing; give host:port (`pipeline dev` brings its own Kafka)"
+    yield from _kafka_problems(settings.kafka)
     if not settings.tenants:
         yield "tenants: missing; at least one tenant must be configured"
-    yield from _secret_problems(settings)
+    yield from _identity_problems(settings)
+    yield from _source_problems(settings.sources)
+    yield from _told_by(lambda: public_keys(settings.receiver.users_api_keys))
+    yield from _contradictions(settings)
     if settings.profile == "production":
         yield from _unsafe(settings)
     for name, tenant in settings.tenants.items():
-        if not (tenant.sakari or tenant.users):
-            yield f"tenants.{name}: has neither a Sakari account nor a Users API location"
-        for index, account in enumerate(tenant.sakari):
-            if not account.webhook_secrets_sha256:
-                yield (
-                    f"tenants.{name}.sakari.{index}.webhook_secrets_sha256: missing; "
-                    f"without one no webhook of account {account.account_id} is taken"
-                )
+        yield from _tenant_problems(name, tenant)
 
 
-def _secret_problems(settings: Settings) -> Iterator[str]:
+def _kafka_problems(kafka: KafkaSettings) -> Iterator[str]:
+    if not kafka.bootstrap_servers:
+        yield "kafka.bootstrap_servers: missing; give host:port (`pipeline dev` brings its own Kafka)"
+    if kafka.security_protocol.startswith("SASL"):
+        if not kafka.sasl_username:
+            yield f"kafka.sasl_username: missing; {kafka.security_protocol} needs it"
+        if kafka.sasl_password is None:
+            yield f"kafka.sasl_password: missing; {kafka.security_protocol} needs it"
+        else:
+            yield from _told_by(kafka.sasl_password.reveal, "kafka.sasl_password: ")
+    if kafka.ssl_keyfile and not kafka.ssl_certfile:
+        yield "kafka.ssl_certfile: missing; kafka.ssl_keyfile is the key of a certificate"
+    for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+        file = getattr(kafka, name)
+        if file is not None and not file.is_file():
+            yield f"kafka.{name}: {file} is no file"
+
+
+def _identity_problems(settings: Settings) -> Iterator[str]:
     if settings.identity_secret is None:
         yield "identity_secret: missing; name a file or variable with at least 32 random characters"
         return
-    refs = [("identity_secret", settings.identity_secret)]
-    refs += [(f"sources.{name}.secret", source.secret) for name, source in settings.sources.items()]
-    for where, ref in refs:
+    try:
+        secret = settings.identity_secret.reveal()
+    except ConfigError as error:
+        yield from (f"identity_secret: {problem}" for problem in error.problems)
+        return
+    if len(secret) < _MIN_SECRET:
+        yield f"identity_secret: has {len(secret)} characters; at least {_MIN_SECRET} are needed"
+    if secret == DEV_IDENTITY_SECRET and settings.profile == "production":
+        yield "identity_secret: is the public one of `pipeline dev`; make one of your own"
+
+
+def _source_problems(sources: Mapping[str, SourceSettings]) -> Iterator[str]:
+    for name, source in sources.items():
+        where = f"sources.{name}.secret"
         try:
-            secret = ref.reveal()
+            secret = source.secret.reveal()
         except ConfigError as error:
             yield from (f"{where}: {problem}" for problem in error.problems)
             continue
-        if where == "identity_secret" and len(secret) < _MIN_SECRET:
-            yield f"identity_secret: has {len(secret)} characters; at least {_MIN_SECRET} are needed"
-        if secret == DEV_IDENTITY_SECRET and settings.profile == "production":
-            yield "identity_secret: is the public one of `pipeline dev`; make one of your own"
+        if source.auth == "standard-webhooks":
+            yield from _told_by(partial(signing_key, secret), f"{where}: ")
+        elif len(secret) < _MIN_SHARED_SECRET:
+            yield f"{where}: has {len(secret)} characters; at least {_MIN_SHARED_SECRET} are needed"
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    runtime, seen_s = settings.runtime, settings.decode.seen_days * 86_400
+    if runtime.heartbeat_interval_ms * 3 > runtime.session_timeout_ms:
+        yield "runtime.heartbeat_interval_ms: must be at most a third of runtime.session_timeout_ms"
+    if settings.poll.reconcile_days * 86_400 > seen_s:
+        yield "poll.reconcile_days: must be at most decode.seen_days, or messages count twice"
+    if settings.engagement.grace_s > seen_s:
+        yield "engagement.grace_s: must be at most decode.seen_days, or late facts count twice"
+    if settings.breaker.backoff_initial_s > settings.breaker.backoff_max_s:
+        yield "breaker.backoff_initial_s: must be at most breaker.backoff_max_s"
+
+
+def _tenant_problems(name: str, tenant: Tenant) -> Iterator[str]:
+    if not (tenant.sakari or tenant.users):
+        yield f"tenants.{name}: has neither a Sakari account nor a Users API location"
+    for index, account in enumerate(tenant.sakari):
+        if not account.webhook_secrets_sha256:
+            yield (
+                f"tenants.{name}.sakari.{index}.webhook_secrets_sha256: missing; "
+                f"without one no webhook of account {account.account_id} is taken"
+            )
 
 
 def _unsafe(settings: Settings) -> Iterator[str]:
@@ -89,6 +141,14 @@ def _unsafe(settings: Settings) -> Iterator[str]:
         yield "kafka.security_protocol: SASL_PLAINTEXT sends the password in clear; use SASL_SSL"
     if any(tenant.users for tenant in settings.tenants.values()) and not settings.receiver.users_api_keys:
         yield "receiver.users_api_keys: missing; without a public key no webhook of the Users API is taken"
+
+
+def _told_by(act: Callable[[], object], prefix: str = "") -> Iterator[str]:
+    """What *act* says against the settings."""
+    try:
+        act()
+    except ConfigError as error:
+        yield from (f"{prefix}{problem}" for problem in error.problems)
 
 
 def identity_of(settings: Settings) -> Identity:
@@ -104,7 +164,7 @@ def selected(only: Iterable[str]) -> frozenset[str]:
     Raises:
         ConfigError: one is unknown; says which are known.
     """
-    wanted = [name for given in only for name in given.split(",") if name]
+    wanted = [name for given in only for part in given.split(",") if (name := part.strip())]
     found = [_unknown(name) for name in wanted if name not in NAMES]
     if found:
         raise ConfigError(found)
@@ -113,5 +173,5 @@ def selected(only: Iterable[str]) -> frozenset[str]:
 
 def _unknown(name: str) -> str:
     close = difflib.get_close_matches(name, NAMES, 1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = f"; did you mean {close[0]}?" if close else "."
     return f"--only: {name!r} is unknown{hint} Known: {', '.join(NAMES)}"

@@ -10,10 +10,10 @@ import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 import phonenumbers
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -24,9 +24,15 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from pipeline.errors import ConfigError
+from pipeline.settings_source import read_yaml, unknown_variables
 
 __all__ = [
     "AdminSettings",
@@ -53,8 +59,14 @@ __all__ = [
 TENANT_NAME = re.compile(r"^[a-z0-9-]{1,32}$")
 
 
+#: Names of products with code of their own: no configured source may take them.
+_PRODUCTS = ("sakari", "users")
+
+
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, ignored_types=(cached_property,)
+    )
 
 
 class SecretRef(_Part):
@@ -77,21 +89,26 @@ class SecretRef(_Part):
         Raises:
             ConfigError: the file or variable is missing or empty.
         """
-        if self.value is not None:
-            return self.value.get_secret_value()
-        if self.env is not None:
-            text = os.environ.get(self.env, "")
-            where = f"environment variable {self.env}"
-        else:
-            assert self.file is not None
-            where = f"secret file {self.file}"
-            try:
-                text = self.file.read_text()
-            except OSError as error:
-                raise ConfigError(f"{where} cannot be read: {error.strerror}") from error
+        where, text = self._read()
         if not text.strip():
             raise ConfigError(f"{where} is empty or missing")
         return text.strip()
+
+    def _read(self) -> tuple[str, str]:
+        """Where the secret is kept, and what stands there."""
+        if self.value is not None:
+            return "the secret's value", self.value.get_secret_value()
+        if self.env is not None:
+            return f"environment variable {self.env}", os.environ.get(self.env, "")
+        assert self.file is not None
+        where = f"secret file {self.file}"
+        try:
+            return where, self.file.read_text()
+        except OSError as error:
+            raise ConfigError(f"{where} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError:
+            # No cause: its text quotes the secret.
+            raise ConfigError(f"{where} cannot be read: it is no UTF-8 text") from None
 
 
 def _known_zone(name: str) -> str:
@@ -104,6 +121,16 @@ def _known_region(region: str) -> str:
     if region not in phonenumbers.SUPPORTED_REGIONS:
         raise ValueError(f"{region!r} is no ISO 3166 country code with phone numbers, such as US")
     return region
+
+
+def _http_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("must be a URL such as https://api.example.com, without a user or password")
+    return url
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
 class KafkaSettings(_Part):
@@ -210,7 +237,7 @@ class BreakerSettings(_Part):
 class SakariApiSettings(_Part):
     """Sakari's API."""
 
-    base_url: str = "https://api.sakari.io"
+    base_url: HttpUrl = "https://api.sakari.io"
     timeout_s: float = Field(30.0, gt=0)
     requests_per_s: float = Field(10.0, gt=0, description="our own limit; Sakari publishes none")
 
@@ -218,7 +245,7 @@ class SakariApiSettings(_Part):
 class UsersApiSettings(_Part):
     """The Users API."""
 
-    base_url: str = "https://services.leadconnectorhq.com"
+    base_url: HttpUrl = "https://services.leadconnectorhq.com"
     version: str = "2021-07-28"
     timeout_s: float = Field(30.0, gt=0)
     requests_per_10_s: int = Field(100, ge=1, description="per location")
@@ -296,7 +323,12 @@ class Settings(BaseSettings):
     """Everything that `pipeline run` can be told."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PIPELINE_", env_nested_delimiter="__", frozen=True, extra="forbid"
+        env_prefix="PIPELINE_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
     )
 
     application_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")] = "pipeline"
@@ -336,18 +368,34 @@ class Settings(BaseSettings):
         problems = [
             f"tenant name {name!r}: use 1–32 of a–z, 0–9 and -"
             for name in tenants
-            if not TENANT_NAME.match(name)
+            if not TENANT_NAME.fullmatch(name)
         ]
         owners: dict[str, str] = {}
         for name, tenant in tenants.items():
             for owned in [a.account_id for a in tenant.sakari] + [p.location_id for p in tenant.users]:
-                if owners.setdefault(owned, name) != name:
+                if owned not in owners:
+                    owners[owned] = name
+                elif owners[owned] != name:
                     problems.append(
                         f"{owned} belongs to both {owners[owned]} and {name}; it can be one's only"
                     )
+                else:
+                    problems.append(f"{owned} stands in {name} twice; keep one")
         if problems:
             raise ValueError("; ".join(problems))
         return tenants
+
+    @field_validator("sources")
+    @classmethod
+    def _source_names(cls, sources: dict[str, SourceSettings]) -> dict[str, SourceSettings]:
+        problems = [
+            f"source name {name!r}: use 1–32 of a–z, 0–9 and -, other than {' and '.join(_PRODUCTS)}"
+            for name in sources
+            if not TENANT_NAME.fullmatch(name) or name in _PRODUCTS
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return sources
 
 
 def load(file: Path | None = None) -> Settings:
@@ -358,43 +406,21 @@ def load(file: Path | None = None) -> Settings:
         ConfigError: anything is wrong; all problems at once, each naming its field.
     """
     problems: list[str] = []
-    values = _read_yaml(file, problems) if file else {}
-    _refuse_secrets(values, "", problems)
+    values = read_yaml(file, problems) if file else {}
+    problems += unknown_variables(Settings.model_fields)
     try:
         settings = Settings(**values)
     except ValidationError as error:
-        problems += [_told(item) for item in error.errors()]
+        problems += [told for item in error.errors() for told in _told(item)]
         raise ConfigError(problems) from None
+    except SettingsError as error:
+        raise ConfigError([*problems, f"environment: {error}; a PIPELINE_… variable is no JSON"]) from None
     if problems:
         raise ConfigError(problems)
     return settings
 
 
-def _read_yaml(file: Path, problems: list[str]) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(file.read_text()) or {}
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: is no YAML: {error}") from error
-    if not isinstance(values, dict):
-        problems.append(f"{file}: must be a mapping of settings")
-        return {}
-    return values
-
-
-def _refuse_secrets(values: Any, path: str, problems: list[str]) -> None:
-    if isinstance(values, dict):
-        for key, value in values.items():
-            where = f"{path}.{key}" if path else str(key)
-            if key == "value":
-                problems.append(f"{where}: a secret may not stand in the file; name its file or env instead")
-            _refuse_secrets(value, where, problems)
-    elif isinstance(values, list):
-        for index, value in enumerate(values):
-            _refuse_secrets(value, f"{path}.{index}", problems)
-
-
-def _told(item: Any) -> str:
+def _told(item: Any) -> list[str]:
     where = ".".join(str(part) for part in item["loc"]) or "settings"
-    return f"{where}: {item['msg']}"
+    text = item["msg"].removeprefix("Value error, ")
+    return [f"{where}: {one}" for one in (text.split("; ") if item["type"] == "value_error" else [text])]

@@ -7,7 +7,7 @@ from typing import final
 import aiohttp
 import msgspec
 
-from pipeline.clients.http import Http
+from pipeline.clients.http import Http, open_session
 from pipeline.clients.sakari import SakariClient
 from pipeline.clients.tokens import OAuthTokens, SakariTokens, Sealer, StaticToken, Tokens, TokenStore
 from pipeline.clients.users import UsersClient
@@ -33,7 +33,7 @@ async def opened(settings: Settings, store: TokenStore, sealer: Sealer) -> Async
 
     A tenant whose secrets cannot be read gets none; the others work on.
     """
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+    async with open_session() as session:
         opener = _Opener(session, settings, store, sealer)
         sakari: dict[str, SakariClient] = {}
         users: dict[str, UsersClient] = {}

@@ -77,7 +77,7 @@ RULES = (
     ),
     Rule(
         "pipeline.settings",
-        ("pipeline.errors",),
+        ("pipeline.errors", "pipeline.settings_source"),
         ("aiokafka", "aiohttp"),
         "settings are read first, by whoever starts",
     ),
