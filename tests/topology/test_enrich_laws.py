@@ -9,6 +9,7 @@ by a model that knows only the last value of each table key.
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,9 +27,9 @@ from pipeline.stages import enrich
 from pipeline.testing import EPOCH_MS, Driver
 
 #: Texts that are a tag's id, its name, another spelling of either, or none.
-TEXTS = ("VIP", " vip", "Gold", "GOLD ", "a", "A", "b", "zz", " ")
-TAG_IDS = ("a", "b", "Gold", "d")
-PEOPLE = ("acme:m:1", "acme:m:2", "acme:s:x|y", "beta:m:1")
+TEXTS = ("VIP", " vip", "Gold", "a", "A ", " ")
+TAG_IDS = ("a", "b", "Gold")
+PEOPLE = ("acme:m:1", "acme:s:x|y", "beta:m:1")
 LOCATIONS = ("l1", "l2")
 TABLES = ("users.tags.by-partition", "sakari.contacts", "users.contacts")
 
@@ -92,8 +93,11 @@ _TAGS = st.builds(
 _CONTACTS = st.builds(_sakari, _KEYS, st.sampled_from(["c1", "c2"]), _HELD, _TIMES) | st.builds(
     _users, _KEYS, _LOCATIONS, _HELD, _TIMES
 )
-TABLE_STEPS = st.lists(_TAGS | _CONTACTS, max_size=20)
-HISTORIES = st.lists(_TAGS | _CONTACTS | st.builds(_fact, _KEYS, st.integers(0, 99)), max_size=25)
+#: At least ten steps: shorter ones rarely make anything meet.
+TABLE_STEPS = st.lists(_TAGS | _CONTACTS, min_size=10, max_size=25)
+HISTORIES = st.lists(
+    _TAGS | _CONTACTS | st.builds(_fact, _KEYS, st.integers(0, 99)), min_size=10, max_size=30
+)
 SPLITS = st.lists(st.integers(1, 4), min_size=1, max_size=4)
 
 
@@ -180,8 +184,29 @@ def expected(history: Sequence[Step]) -> dict[str, list[tuple[str, str, tuple[st
     return made
 
 
+def stored_tags(state: dict[bytes, bytes]) -> set[tuple[bytes, str, str]]:
+    """(partition, label, tag id) of every location tag that *state* holds."""
+    placed = ((key.split(b"\0"), value) for key, value in state.items() if b"\0tags\0" in key)
+    return {
+        (partition, label.decode(), tag["tag_id"])
+        for (partition, _, label), value in placed
+        for tag in msgspec.msgpack.decode(value)
+    }
+
+
+def expected_tags(history: Sequence[Step]) -> set[tuple[bytes, str, str]]:
+    """The same as *history* must leave it: each tag under its id and its name, in every partition."""
+    tags = [value for value in last(history).values() if isinstance(value, LocationTag)]
+    return {
+        (partition, enrich._label(tag.tenant, text), tag.tag_id)
+        for partition in (b"0", b"1")
+        for tag in tags
+        for text in (tag.tag_id, tag.name)
+    }
+
+
 @given(HISTORIES, SPLITS)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_contacts_show_the_tags_that_stand(history: list[Step], batches: list[int]) -> None:
     """After any history each person shows exactly the tags of their last contacts and the last tags."""
     shown = {
@@ -192,7 +217,7 @@ def test_contacts_show_the_tags_that_stand(history: list[Step], batches: list[in
 
 
 @given(TABLE_STEPS, st.randoms(use_true_random=False))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_any_order_of_table_records_ends_equal(history: list[Step], random: Any) -> None:
     """The order in which the last values of different table keys come leaves no trace."""
     final = list({(step.topic, step.key): step for step in history}.values())
@@ -212,6 +237,16 @@ def test_a_redelivered_table_record_emits_nothing(history: list[Step]) -> None:
     assert driver.state("enrich") == state
 
 
+@given(HISTORIES)
+def test_no_contact_is_published_unchanged(history: list[Step]) -> None:
+    """Two records of one contact that follow each other are never equal."""
+    before: dict[str, bytes | None] = {}
+    for record in ran(history, [1]).records("contacts.enriched"):
+        key = (record.key or b"").decode()
+        assert before.get(key) != record.value
+        before[key] = record.value
+
+
 @given(HISTORIES, _KEYS)
 def test_a_redelivered_fact_gives_the_same_activity(history: list[Step], key: str) -> None:
     """A fact that comes again gives an identical activity under the same id."""
@@ -223,7 +258,7 @@ def test_a_redelivered_fact_gives_the_same_activity(history: list[Step], key: st
 
 
 @given(HISTORIES, SPLITS)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_the_split_into_batches_does_not_matter(history: list[Step], batches: list[int]) -> None:
     """Any split into batches gives the same contacts, the same activities and the same state."""
     whole, split = ran(history), ran(history, batches)
@@ -248,8 +283,9 @@ def test_restored_state_equals_live_state(early: list[Step], late: list[Step]) -
 
 @given(HISTORIES)
 def test_the_index_is_exact(history: list[Step]) -> None:
-    """In the end the index holds one entry for each label that a person holds, and no fan-out is left."""
+    """In the end tags and people stand under exactly their labels, and no fan-out is left."""
     state = ran(history).state("enrich")
+    assert stored_tags(state) == expected_tags(history)
     held = {key.rpartition(b"\0")[2].decode() for key in state if b"\0holders\0" in key}
     assert held == {
         f"{enrich._label(key[:4], text)}|{key}"

@@ -108,6 +108,16 @@ def test_a_recoloured_tag_reaches_its_holders_only(bench: Bench) -> None:
     assert bench.table[person(0)].tags[0].colour == "#0f0"
 
 
+@pytest.mark.parametrize("field", ["colour", "description", "location_id"])
+def test_every_shown_detail_reaches_the_holders(bench: Bench, field: str) -> None:
+    """Whatever contacts show of a location tag is fanned out when only that changes."""
+    bench.tag("t1", "VIP")
+    bench.person(0, "vip")
+    bench.tag("t1", "VIP", **{field: "new"})
+    assert bench.drain() == [person(0)]
+    assert getattr(bench.table[person(0)].tags[0], field) == "new"
+
+
 def test_a_renamed_tag_reaches_old_and_new_holders(bench: Bench) -> None:
     """Who held the old name loses the tag, who has the new one gains it, who has the id keeps it."""
     bench.tag("t1", "VIP")
@@ -215,6 +225,17 @@ def test_a_fact_never_waits_for_a_fan_out(bench: Bench) -> None:
     assert activity.value.contact == published.value
     assert published.value.tags[0].tag_id == "t1"
     assert bench.drain() == []
+
+
+def test_a_fact_does_not_wait_for_the_last_of_several_fan_outs(bench: Bench) -> None:
+    """After the holders of one label are through, those of the next still show the tag as it stands."""
+    bench.person(0, "vip")
+    bench.person(1, "t1")
+    bench.tag("t1", "VIP")
+    bench.resume()
+    (waiting,) = (key for key, ids in bench.ids().items() if ids == [None])
+    activity = bench.take("sakari.events", waiting, STARTED).emit[0]
+    assert activity.value.contact.tags[0].tag_id == "t1"
 
 
 def test_the_index_holds_exactly_the_tags_that_are_held(bench: Bench) -> None:
