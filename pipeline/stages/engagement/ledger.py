@@ -172,7 +172,8 @@ class Ledger:
             self._count_members(span, deltas)
             self._publish_shares(span, deltas)
         self._publish_contact()
-        return Outcome(writes=tuple(self._writes), emit=tuple(self._emit), reject=self._rejected())
+        reject = self._rejected()
+        return Outcome(writes=tuple(self._writes), emit=tuple(self._emit), reject=reject)
 
     def _count_members(self, span: Span, deltas: dict[str, Delta]) -> None:
         if not any(delta.counts.get(name) for delta in deltas.values() for name, _ in DISTINCT):
