@@ -50,8 +50,13 @@ def _e164(number: str, country: str | None) -> str | None:
 
 def fact_id(system: str, account: str, resource: str, resource_id: str, kind: str) -> str:
     """The semantic id of a fact: 64 hex digits, the same from webhook, poll and backfill."""
-    text = "|".join(quote(part, safe="") for part in (system, account, resource, resource_id, kind))
+    text = "|".join(_quoted(part) for part in (system, account, resource, resource_id, kind))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@lru_cache(maxsize=65_536)
+def _quoted(part: str) -> str:
+    return quote(part, safe="")
 
 
 class Identity:
