@@ -101,9 +101,16 @@ def parse(key: str) -> Window:
         ValueError: it is none.
     """
     parts = key.split("|")
-    if len(parts) != 4 or not all(parts) or parts[2] not in WIDTHS or instants.parse(parts[3]) != parts[3]:
+    if len(parts) != 4 or not all(parts) or parts[2] not in WIDTHS or not _is_start(parts[3]):
         raise ValueError(f"not a window key: {key!r}; expected tenant|dimension|1h or 1d|start")
     return Window(parts[0], parts[1], parts[2], Time(parts[3]))
+
+
+def _is_start(text: str) -> bool:
+    try:
+        return instants.parse(text) == text
+    except ValueError:
+        return False
 
 
 @lru_cache(maxsize=16_384)

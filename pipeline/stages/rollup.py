@@ -8,7 +8,8 @@ State    per window its sum, revision and whether it is closed; per window and p
 Time     ``now`` is the latest tick; a window closes on the first tick at or after end + grace
 Repeats  a share received again, or older than the one that is known, changes nothing; any order of
          shares ends in equal measures. ``revision`` counts what was published, so it depends on how
-         shares and ticks interleave, as does when ``closed`` is told
+         shares and ticks (and, where very many windows close at once, batches) interleave, as does
+         when ``closed`` is told
 
 A share that changes a closed window opens it again, as a revision of its own, and the next tick
 closes it. A window whose measures have all returned to zero is still published.

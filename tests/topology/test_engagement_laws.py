@@ -107,14 +107,14 @@ def tick(driver: Driver, at: int) -> None:
 # -- the laws ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(HISTORIES)
 def test_windows_hold_what_the_model_tells(history: list[Delivery]) -> None:
     """Every measure of every window is what the whole history, looked at at once, comes to."""
     assert by_window(ran(history, partitions=1)) == expected(history, "1h", "1d")
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(HISTORIES)
 def test_totals_hold_what_the_model_tells(history: list[Delivery]) -> None:
     """A contact's totals count every fact once, however late."""
@@ -125,7 +125,7 @@ def test_totals_hold_what_the_model_tells(history: list[Delivery]) -> None:
     }
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(HISTORIES)
 def test_scores_hold_what_the_formula_tells(history: list[Delivery]) -> None:
     """S and the score are those of the formula at the contact's last activity; 0 while opted out."""
@@ -141,7 +141,7 @@ def test_scores_hold_what_the_formula_tells(history: list[Delivery]) -> None:
         assert contact.score == pytest.approx(shown, abs=2e-6)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(HISTORIES, st.randoms(use_true_random=False))
 def test_any_order_ends_equal(history: list[Delivery], random: Random) -> None:
     """In whatever order the facts come, totals, scores and windows end equal."""
@@ -150,7 +150,7 @@ def test_any_order_ends_equal(history: list[Delivery], random: Random) -> None:
     assert tables(ran(shuffled)) == tables(ran(history))
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(HISTORIES, st.data())
 def test_redelivery_changes_nothing(history: list[Delivery], data: st.DataObject) -> None:
     """What comes again neither writes a record nor becomes a dead letter."""
@@ -160,7 +160,7 @@ def test_redelivery_changes_nothing(history: list[Delivery], data: st.DataObject
     assert {topic: len(driver.records(topic)) for topic in OUTPUTS} == before
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(HISTORIES, SPLITS)
 def test_any_split_into_batches_ends_equal(history: list[Delivery], splits: list[int]) -> None:
     """However the input is cut into transactions, the tables and the state are the same."""
@@ -169,7 +169,7 @@ def test_any_split_into_batches_ends_equal(history: list[Delivery], splits: list
     assert cut.state("engagement") == whole.state("engagement")
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(HISTORIES, HISTORIES)
 def test_a_restored_stage_goes_on_as_if_nothing_had_happened(
     history: list[Delivery], more: list[Delivery]
@@ -183,7 +183,7 @@ def test_a_restored_stage_goes_on_as_if_nothing_had_happened(
     assert tables(driver) == tables(undisturbed)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(HISTORIES)
 def test_a_late_fact_is_dead_lettered_once(history: list[Delivery]) -> None:
     """Each dead letter is of a fact that came after the grace of one of its windows, once a fact."""
@@ -195,7 +195,7 @@ def test_a_late_fact_is_dead_lettered_once(history: list[Delivery]) -> None:
     assert {fact.decode() for fact in facts} <= overdue
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(HISTORIES, HISTORIES)
 def test_a_sweep_of_what_is_young_changes_nothing(history: list[Delivery], more: list[Delivery]) -> None:
     """A tick before anything has aged drops nothing that later facts need."""
@@ -205,7 +205,7 @@ def test_a_sweep_of_what_is_young_changes_nothing(history: list[Delivery], more:
     assert tables(driver) == tables(ran([*history, *more]))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(HISTORIES)
 def test_a_sweep_leaves_only_contacts_in_the_end(history: list[Delivery]) -> None:
     """What has aged out is dropped, chunk by chunk, from every store but the contacts'."""

@@ -9,10 +9,10 @@ State    per contact its totals (for ever); per message its booking, per convers
          ``seen_days`` after both their own time and their last arrival); per window this
          partition's share (400 d)
 Time     event time decides the window, arrival (``received_at``) what is late; ticks only drop state
-Repeats  redelivered facts change nothing; any order of facts ends in the same totals, shares and
-         state, with two exceptions: a message's dimensions are those of the first of its facts that
-         comes, and an inbound message is dead-lettered for being late as a reply only if the
-         outbound message was known when it came
+Repeats  redelivered facts change nothing; any order of facts ends in the same totals and measures,
+         but: a message's dimensions are those of the first of its facts that comes; an inbound
+         message is dead-lettered for being late as a reply only if the outbound message was known
+         when it came; and a share's ``revision`` counts its changes
 
 What counts where:
 
