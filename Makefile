@@ -1,24 +1,36 @@
 # One list of commands: the README and .ci/run call these and nothing else.
-PYTHON ?= python3.11
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
+EXTRAS := runtime,embedded,test
+TESTS  ?= tests
+# It installs in seconds what takes pip a minute; where it cannot work, pip does.
+UV     := uv==0.13.9
 
-.PHONY: setup demo test check format constraints clean
+.PHONY: help setup demo test check format constraints clean
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv with the pinned versions; does nothing when it is current
 
 $(STAMP): constraints.txt pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is needed; name another with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "make: Python 3.11 or newer is needed, with venv; name one with PYTHON=..." >&2; exit 1; }
+	@echo "setting up $(VENV)" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[runtime,embedded,test]'
+	@{ $(BIN)/python -m pip install -q --disable-pip-version-check $(UV) && \
+		$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]'; } 2>/dev/null || \
+		$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
-demo: setup  ## the main job on a real Kafka with sandboxes of both APIs
+demo: setup  ## the main job on a real Kafka, with sandboxes of both APIs
 	@$(BIN)/pipeline dev
 
-test: setup  ## all tests
-	@$(BIN)/python -m pytest
+test: setup  ## all tests, or those that TESTS=... names
+	@$(BIN)/python -m pytest $(TESTS)
 
 check: setup  ## ruff, mypy --strict over package and tests, the import rule
 	@$(BIN)/ruff check .
@@ -29,8 +41,8 @@ check: setup  ## ruff, mypy --strict over package and tests, the import rule
 format: setup  ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
-constraints:  ## pin the newest versions that pyproject.toml allows
-	@$(BIN)/python -m pip install -q uv
+constraints: setup  ## pin the newest versions that pyproject.toml allows
+	@$(BIN)/python -m pip install -q --disable-pip-version-check $(UV)
 	@$(BIN)/uv pip compile -q --upgrade --all-extras --no-annotate --no-header --python-version 3.11 pyproject.toml -o constraints.txt
 
 clean:  ## remove what make and the program made here
