@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import structlog
-from aiohttp import ClientPayloadError, web
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from pipeline.codec import Codec, Output
@@ -188,7 +188,7 @@ class Receiver:
             raise _too_large(limit) from error
         except TimeoutError as error:
             raise WebhookError(429, "the body did not arrive in time", _RETRY_AFTER_S) from error
-        except (ClientPayloadError, HttpProcessingError, OSError) as error:
+        except (web.RequestPayloadError, HttpProcessingError, OSError) as error:
             raise WebhookError(400, "the body did not arrive whole") from error
         if len(body) > limit:
             raise _too_large(limit)
