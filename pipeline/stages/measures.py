@@ -22,6 +22,9 @@ LARGEST, SMALLEST = 18, -18
 EXACT = Context(prec=80, traps=[Inexact, Rounded, InvalidOperation])
 
 
+NOTHING = Decimal(0)
+
+
 class _Countable(Protocol):
     @property
     def __struct_fields__(self) -> tuple[str, ...]: ...
@@ -36,9 +39,9 @@ class Delta:
     __slots__ = ("cost", "counts", "replies")
 
     def __init__(
-        self, counts: Mapping[str, int] | None = None, cost: Decimal = Decimal(0), bucket: int | None = None
+        self, counts: dict[str, int] | None = None, cost: Decimal = NOTHING, bucket: int | None = None
     ) -> None:
-        self.counts = dict(counts or {})
+        self.counts = counts.copy() if counts else {}
         self.cost = cost
         self.replies = {} if bucket is None else {str(bucket): 1}
 
@@ -52,10 +55,11 @@ class Delta:
             self.cost = EXACT.add(self.cost, sign * other.cost)
 
 
-def plus(values: C, delta: Delta) -> C:
-    """*values*, any struct with fields named as those of `Measures`, with *delta* added."""
+def plus(values: C, delta: Delta, besides: Mapping[str, int] | None = None) -> C:
+    """*values*, any struct with fields named as those of `Measures`, with *delta* and *besides* added."""
+    counts = {**delta.counts, **besides} if besides else delta.counts
     changes: dict[str, object] = {
-        name: getattr(values, name) + count for name, count in delta.counts.items() if count
+        name: getattr(values, name) + count for name, count in counts.items() if count
     }
     if delta.cost:
         changes["cost"] = decimal_text(EXACT.add(Decimal(getattr(values, "cost")), delta.cost))  # noqa: B009

@@ -229,5 +229,5 @@ def _window(key: str) -> Window:
 def _ms(time: Time) -> int:
     try:
         return to_ms(time)
-    except ValueError:
+    except (ValueError, TypeError):
         raise RecordError("invalid-time", "the tick's time is not RFC 3339") from None

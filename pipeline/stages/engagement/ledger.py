@@ -8,6 +8,7 @@ holds or which message was replied to, is computed as if it had never come.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -41,6 +42,7 @@ from pipeline.windows import Span, day_of, hour_of
 __all__ = ["Ledger", "Place", "Terms", "moment"]
 
 UTC = ZoneInfo("UTC")
+NO_SHARE = Share()
 
 #: 9000-01-01: later times are nonsense, and days after them could leave the calendar.
 LATEST_MS = 221_845_392_000_000
@@ -80,7 +82,7 @@ def moment(time: Time) -> int:
     """
     try:
         at = to_ms(time)
-    except ValueError:
+    except (ValueError, TypeError):
         raise RecordError("invalid-time", "a time is not RFC 3339") from None
     if not 0 <= at < LATEST_MS:
         raise RecordError("invalid-time", "a time is not between the years 1970 and 9000")
@@ -103,7 +105,7 @@ class Ledger:
         self._changed: dict[str, Any] = {}
         self._sum = 0
         self._total = Delta()
-        self._windows: dict[Span, dict[str, Delta]] = {}
+        self._windows: dict[Span, dict[tuple[str, ...], Delta]] = {}
         self._writes: list[Put] = []
         self._emit: list[Emit] = []
         self._activity = False
@@ -141,8 +143,7 @@ class Ledger:
             self._total.add(delta, sign)
             return
         deltas = self._windows.setdefault(place.span(scope), {})
-        for dimension in place.dimensions:
-            deltas.setdefault(dimension, Delta()).add(delta, sign)
+        deltas.setdefault(place.dimensions, Delta()).add(delta, sign)
 
     def weigh(self, weight: float, at: int, sign: int = 1) -> None:
         """Let *weight* at *at* count in the score, or no more with *sign* -1."""
@@ -168,37 +169,43 @@ class Ledger:
 
     def outcome(self) -> Outcome:
         """All that the fact changes."""
-        for span, deltas in self._windows.items():
-            self._count_members(span, deltas)
-            self._publish_shares(span, deltas)
+        for span, groups in self._windows.items():
+            deltas = _by_dimension(groups)
+            self._publish_shares(span, deltas, self._count_members(span, deltas))
         self._publish_contact()
         reject = self._rejected()
         return Outcome(writes=tuple(self._writes), emit=tuple(self._emit), reject=reject)
 
-    def _count_members(self, span: Span, deltas: dict[str, Delta]) -> None:
+    def _count_members(self, span: Span, deltas: dict[str, Delta]) -> dict[str, dict[str, int]]:
+        """By dimension, in which measures of distinct contacts this one now counts, or no more."""
         if not any(delta.counts.get(name) for delta in deltas.values() for name, _ in DISTINCT):
-            return
+            return {}
         key = members_key(span, self.activity.contact_key)
         members = self.read.get(MEMBERS, key) or Members()
-        counts = dict(members.counts)
+        counts, distinct = dict(members.counts), {}
         for dimension, delta in deltas.items():
             old = counts.get(dimension, (0, 0, 0))
             sent, received, replies = (delta.counts.get(name, 0) for name, _ in DISTINCT)
             new = counts[dimension] = (old[0] + sent, old[1] + received, old[2] + replies)
-            for (_, measure), before, after in zip(DISTINCT, old, new, strict=True):
-                delta.counts[measure] = (after > 0) - (before > 0)
+            distinct[dimension] = {
+                measure: (after > 0) - (before > 0)
+                for (_, measure), before, after in zip(DISTINCT, old, new, strict=True)
+            }
         self.put(MEMBERS, key, Members(max(members.arrived_at, self.arrived_at), counts))
+        return distinct
 
-    def _publish_shares(self, span: Span, deltas: dict[str, Delta]) -> None:
+    def _publish_shares(
+        self, span: Span, deltas: dict[str, Delta], distinct: dict[str, dict[str, int]]
+    ) -> None:
+        number = self.read.partition
         for dimension, delta in deltas.items():
-            key = windows.key(self.activity.tenant, dimension, span)
-            share = self.read.get(SHARES, share_key(key)) or Share()
-            measures = plus(share.measures, delta)
+            key, kept_under = _share_keys(self.activity.tenant, dimension, span)
+            share = self.read.get(SHARES, kept_under) or NO_SHARE
+            measures = plus(share.measures, delta, distinct.get(dimension))
             if measures == share.measures:
                 continue
             arrived_at, revision = max(share.arrived_at, self.arrived_at), share.revision + 1
-            self.put(SHARES, share_key(key), Share(arrived_at, revision, measures))
-            number = self.read.partition
+            self.put(SHARES, kept_under, Share(arrived_at, revision, measures))
             partial = Partial(window_key=key, partition=number, revision=revision, measures=measures)
             self._emit.append(Emit("engagement.partials", f"{key}|{number}", partial))
 
@@ -233,6 +240,25 @@ class Ledger:
 
     def _seen_key(self) -> str:
         return f"{day_text(self.at)}|{self.activity.fact_id}"
+
+
+def _by_dimension(groups: dict[tuple[str, ...], Delta]) -> dict[str, Delta]:
+    """What is added in each dimension; most facts add the same in all of theirs."""
+    if len(groups) == 1:
+        ((dimensions, delta),) = groups.items()
+        return dict.fromkeys(dimensions, delta)
+    deltas: dict[str, Delta] = {}
+    for dimensions, delta in groups.items():
+        for dimension in dimensions:
+            deltas.setdefault(dimension, Delta()).add(delta)
+    return deltas
+
+
+@lru_cache(maxsize=16_384)
+def _share_keys(tenant: str, dimension: str, span: Span) -> tuple[str, str]:
+    """The window key, and under which key its share is kept."""
+    key = windows.key(tenant, dimension, span)
+    return key, share_key(key)
 
 
 def _contact(read: Stores, activity: Activity) -> Contact:

@@ -25,6 +25,7 @@ from pipeline.stages.engagement.state import (
     Outgoing,
     Timeline,
     booking_key,
+    conversation_name,
     timeline_key,
 )
 from pipeline.stages.measures import Delta
@@ -42,7 +43,9 @@ class Conversation:
     def __init__(self, ledger: Ledger, fact: MessageSent | MessageReceived) -> None:
         self._ledger = ledger
         self._account = fact.account_id
-        self._id = fact.message.conversation_id
+        self._name = conversation_name(
+            ledger.activity.contact_key, fact.account_id, fact.message.conversation_id
+        )
         self._reach = ledger.terms.reply_window_ms
         self._places: dict[str, Place] = {}
 
@@ -131,7 +134,7 @@ class Conversation:
         self._ledger.put(TIMELINES, self._key(at), Timeline(arrived_at, day.sent, day.received))
 
     def _key(self, at: int) -> str:
-        return timeline_key(at, self._ledger.activity.contact_key, self._account, self._id)
+        return timeline_key(at, self._name)
 
 
 def _in(scope: int, sent: Iterable[Outgoing]) -> list[Outgoing]:

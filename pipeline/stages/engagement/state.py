@@ -12,7 +12,6 @@ import msgspec
 
 from pipeline import windows
 from pipeline.events import ContactEngagement, Measures
-from pipeline.instants import from_ms
 from pipeline.stage import Store
 from pipeline.stages.measures import ZERO
 
@@ -39,6 +38,7 @@ __all__ = [
     "Status",
     "Timeline",
     "booking_key",
+    "conversation_name",
     "day_text",
     "members_key",
     "share_key",
@@ -150,14 +150,19 @@ def booking_key(at: int, contact_key: str, account: str, message_id: str) -> str
     return f"{day_text(at)}|{_joined(contact_key, account, message_id)}"
 
 
-def timeline_key(day: int, contact_key: str, account: str, conversation_id: str | None) -> str:
-    """Where the UTC day that holds *day* of a conversation is kept; ``-`` for messages without one."""
-    return f"{day_text(day)}|{_joined(contact_key, account, conversation_id or '-')}"
+def conversation_name(contact_key: str, account: str, conversation_id: str | None) -> str:
+    """What a conversation is kept under on each day; ``-`` for messages without one."""
+    return _joined(contact_key, account, conversation_id or "-")
+
+
+def timeline_key(at: int, conversation: str) -> str:
+    """Where the UTC day that holds *at* of the conversation of that name is kept."""
+    return f"{day_text(at)}|{conversation}"
 
 
 def members_key(span: windows.Span, contact_key: str) -> str:
     """Where is kept how often *contact_key* counts in the windows of *span*."""
-    return f"{from_ms(span.start)}|{span.width}|{contact_key}"
+    return f"{windows.start_of(span.start)}|{span.width}|{contact_key}"
 
 
 def share_key(window_key: str) -> str:
