@@ -109,6 +109,7 @@ async def _until(ended: asyncio.Event, *, stdin: bool) -> None:
 
 def _tell(program: Program, settings: Path, *, json: bool) -> None:
     where = {**program.status(), "settings": str(settings), "ledger": str(program.options.ledger)}
+    (program.options.ledger / "sandbox.json").write_bytes(orjson.dumps(where))
     if json:
         print(orjson.dumps({"kind": "sandbox", **where}).decode(), flush=True)
         return

@@ -61,7 +61,13 @@ class Sandbox:
 
     async def status(self) -> dict[str, Any]:
         """What it has done so far."""
-        return await self._call("GET", "/status")
+        found: dict[str, Any] = await self._call("GET", "/status")
+        return found
+
+    async def holdings(self) -> list[dict[str, Any]]:
+        """What the Users API was given, as the oracle takes it."""
+        found: list[dict[str, Any]] = await self._call("GET", "/holdings")
+        return found
 
     async def put_fault(self, rule: dict[str, Any]) -> int:
         """Switch a fault on; its number."""
@@ -71,11 +77,11 @@ class Sandbox:
         """Switch a fault off."""
         await self._call("DELETE", f"/_sandbox/faults?id={number}")
 
-    async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         try:
             async with asyncio.timeout(_CALL_S):
                 async with self._session.request(method, self.control_url + path, json=body) as answer:
-                    found: dict[str, Any] = await answer.json()
+                    found = await answer.json()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise PipelineError(f"the sandbox does not answer: {type(error).__name__}") from error
         if answer.status >= 400:

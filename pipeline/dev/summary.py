@@ -16,7 +16,7 @@ from pipeline.settings import Settings
 __all__ = ["oracle_settings", "records_for_oracle", "summary"]
 
 #: Topics whose records are counted beside those that the oracle reads.
-_COUNTED: Final = ("sakari.events", "users.events")
+_COUNTED: Final = ("sakari.events", "users.events", "statistics.posted")
 
 
 async def summary(stack: Stack, monitor: Monitor, seconds: float) -> dict[str, Any]:
@@ -69,6 +69,7 @@ async def _verified(stack: Stack, records: list[Record]) -> Report:
         records_for_oracle(records),
         identity_secret=secret,
         settings=oracle_settings(stack.settings),
+        held=await stack.sandbox.holdings(),
     )
 
 

@@ -3,7 +3,7 @@ START HERE: the sandbox as one program - both APIs, sample traffic, the ledger, 
 
 `opened` brings all of it up; `Program` starts and stops the traffic. The control port (loopback only) is
 how another process does the same: ``GET /status``, ``PUT /traffic`` with ``{"receiver", "rate"?, "count"?}``,
-``DELETE /traffic``, ``POST /drain``, ``POST /send``, and ``/_sandbox/faults`` as on both APIs.
+``DELETE /traffic``, ``POST /drain``, ``POST /send``, ``GET /holdings`` (for the oracle), and ``/_sandbox/faults`` as on both APIs.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from pipeline.sandbox.faults import Faults
 from pipeline.sandbox.http_app import admin_faults
 from pipeline.sandbox.http_servers import SandboxServers, SandboxSettings, sandbox_servers
 from pipeline.sandbox.ledger import Ledger, wall_ms
+from pipeline.sandbox.oracle_posted import holdings
 from pipeline.sandbox.state import SandboxState
 from pipeline.sandbox.traffic import Traffic, traffic_faults
 from pipeline.sandbox.webhooks import DeliverySettings
@@ -186,6 +187,7 @@ async def _controlled(program: Program) -> AsyncIterator[None]:
     app.add_routes(
         [
             web.get("/status", _answering(program, _status)),
+            web.get("/holdings", _holdings(program)),
             web.put("/traffic", _answering(program, _start)),
             web.delete("/traffic", _answering(program, _halt)),
             web.post("/drain", _answering(program, _drain)),
@@ -211,6 +213,14 @@ def _answering(program: Program, action: Any) -> Any:
         except (orjson.JSONDecodeError, ValueError, ConfigError) as error:
             return web.json_response({"error": str(error)}, status=400)
         return web.json_response(program.status())
+
+    return answer
+
+
+def _holdings(program: Program) -> Any:
+    async def answer(_: web.Request) -> web.Response:
+        rows = list(holdings(program.servers.state))
+        return web.Response(body=orjson.dumps(rows), content_type="application/json")
 
     return answer
 
