@@ -7,13 +7,13 @@ the stores and the offsets to commit, and begins the next on top of it. It knows
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, final
 
 import msgspec
 
-from pipeline.codec import Codec, Output, Record, encode, text_headers
-from pipeline.errors import RecordError
+from pipeline.codec import MAX_RECORD_BYTES, Codec, Output, Record, encode, text_headers
+from pipeline.errors import BrokerError, RecordError
 from pipeline.instants import Time
 from pipeline.partitioning import partition_of
 from pipeline.runtime.state import Backend, Changes, Layers
@@ -26,6 +26,9 @@ PROVENANCE = ("dl_stage", "dl_topic", "dl_partition", "dl_offset", "dl_reason", 
 
 #: The longest error text that a dead letter carries, in characters.
 MAX_ERROR_TEXT = 500
+
+#: A dead letter above this, in bytes, could not be appended: its value is left where it came from.
+MAX_DEAD_LETTER_BYTES = 1_000_000
 
 
 @final
@@ -79,7 +82,7 @@ class Processor:
     def _open(self) -> None:
         self.layers.push()
         self._outputs: list[Output] = []
-        self._latest: dict[tuple[str, str], int] = {}
+        self._latest: dict[tuple[str, int, str], int] = {}
         self._next_offsets: dict[str, int] = {}
         self._counts = [0, 0, 0]
 
@@ -87,25 +90,37 @@ class Processor:
         """Of the records that stand at the heads of the inputs, the smallest is taken first."""
         return record.timestamp, self._order[record.topic]
 
-    def take(self, record: Record, attempts: int = 1) -> None:
-        """Process *record*: its outcome, or a dead letter, becomes part of the batch."""
+    def take(self, record: Record) -> None:
+        """
+        Process *record*: its outcome, or a dead letter, becomes part of the batch.
+
+        Raises:
+            BrokerError: the store cannot be read; the record is not to blame.
+        """
         self._next_offsets[record.topic] = record.offset + 1
         self._counts[0] += 1
-        original = _original(record)
+        attempts = 1
         try:
+            original, attempts = _original(record, self._order)
             event = self._codec.decode(original)
-            self._add(self.stage.step(self.layers, event), event, record, attempts)
+            self._add(self.stage.step(self.layers, event), event, original, attempts)
         except RecordError as error:
             self._dead_letter(record, Reject(error.reason, str(error)), attempts)
+        except BrokerError:
+            raise
         except Exception as error:  # noqa: BLE001 - a poison record must not stop the stage
-            self._counts[2] += 1
-            self._dead_letter(record, Reject("unexpected", f"{type(error).__name__}: {error}"), attempts)
+            self._unexpected(record, error, attempts)
 
     def refuse(self, record: Record, reason: Reject, attempts: int) -> None:
         """Dead-letter *record* without a step: its outputs cannot be written."""
         self._next_offsets[record.topic] = record.offset + 1
         self._counts[0] += 1
         self._dead_letter(record, reason, attempts)
+
+    def refuse_resume(self, reason: Reject) -> None:
+        """Dead-letter the oldest cursor and forget it: what it leads to cannot be written."""
+        for key, pending in self.layers.scan(CURSORS, "", "~", limit=1):
+            self._give_up(key, pending, reason)
 
     def apply(self, outcome: Outcome, cause: Event[Any]) -> None:
         """
@@ -126,17 +141,24 @@ class Processor:
         return self._cursors > 0
 
     def resume(self) -> None:
-        """Go on with the oldest cursor for one call; its outputs become part of the batch."""
-        assert self.stage.resume is not None
+        """
+        Go on with the oldest cursor for one call; its outputs become part of the batch.
+
+        A cursor whose call fails is dead-lettered, and the fan-out ends there.
+
+        Raises:
+            BrokerError: the store cannot be read.
+        """
         for key, pending in self.layers.scan(CURSORS, "", "~", limit=1):
-            outcome = self.stage.resume(self.layers, Cursor(pending.job, pending.at))
-            event = _cause(pending)
-            first, *others = outcome.more or (None,)
-            own: Write = Delete(CURSORS, key) if first is None else Put(CURSORS, key, _moved(pending, first))
-            self._cursors -= first is None
-            kept = Outcome(outcome.writes, outcome.emit, outcome.reject, tuple(c for c in others if c))
-            self._add(kept, event, _as_record(event), 1)
-            self.layers.write((own,))
+            try:
+                self._resume(key, pending)
+            except RecordError as error:
+                self._give_up(key, pending, Reject(error.reason, str(error)))
+            except BrokerError:
+                raise
+            except Exception as error:  # noqa: BLE001 - as for records
+                self._counts[2] += 1
+                self._give_up(key, pending, Reject("unexpected", f"{type(error).__name__}: {error}"))
 
     def close(self) -> Batch | None:
         """End the batch and begin the next; None if nothing happened."""
@@ -165,15 +187,43 @@ class Processor:
         self._cursor_number = None
         self._open()
 
+    def _resume(self, key: str, pending: Pending) -> None:
+        assert self.stage.resume is not None
+        outcome = self.stage.resume(self.layers, Cursor(pending.job, pending.at))
+        event = _cause(pending)
+        first, *others = outcome.more or (None,)
+        more = tuple(cursor for cursor in others if cursor is not None)
+        kept = Outcome(outcome.writes, outcome.emit, outcome.reject, more)
+        self._add(kept, event, _as_record(event), 1)
+        own: Write = Delete(CURSORS, key) if first is None else Put(CURSORS, key, _moved(pending, first))
+        self.layers.write((own,))
+        self._cursors -= first is None
+
+    def _give_up(self, key: str, pending: Pending, reason: Reject) -> None:
+        event = _cause(pending)
+        record = Record(CURSORS.name, self.layers.partition, -1, event.received_at, key.encode(), None)
+        self._dead_letter(record._replace(value=encode(pending)), reason, 1)
+        self.layers.write((Delete(CURSORS, key),))
+        self._cursors -= 1
+
+    def _unexpected(self, record: Record, error: Exception, attempts: int) -> None:
+        self._counts[2] += 1
+        self._dead_letter(record, Reject("unexpected", f"{type(error).__name__}: {error}"), attempts)
+
     def _add(self, outcome: Outcome, cause: Event[Any], record: Record, attempts: int) -> None:
+        """Add all of *outcome*, or nothing of it where an output or a value cannot be encoded."""
         made = [
             (emit, output)
             for index, emit in enumerate(outcome.emit)
             for output in self._codec.encode(emit, cause, self.stage.name, index)
         ]
+        entries = self.layers.encoded(outcome.writes)
+        for name, key, entry in entries:
+            if entry.encoded is not None and len(key) + len(entry.encoded) > MAX_RECORD_BYTES:
+                raise RecordError("too-large", f"a value of {len(entry.encoded)} bytes for store {name}")
         for emit, output in made:
             self._output(output, emit.key)
-        self.layers.write(outcome.writes)
+        self.layers.put(entries)
         for reject in outcome.reject:
             self._dead_letter(record, reject, attempts)
         if outcome.more:
@@ -184,7 +234,7 @@ class Processor:
         if not self._codec.topics[output.topic].is_table:
             self._outputs.append(output)
             return
-        place = (f"{output.topic}/{output.partition}", key)
+        place = (output.topic, output.partition, key)
         earlier = self._latest.get(place)
         if earlier is None:
             self._latest[place] = len(self._outputs)
@@ -196,21 +246,14 @@ class Processor:
         self._counts[1] += 1
         text = self._mask(reject.error)[:MAX_ERROR_TEXT]
         key = record.key or f"{record.topic}/{record.partition}/{record.offset}".encode()
-        values = (
-            self.stage.name,
-            record.topic,
-            str(record.partition),
-            str(record.offset),
-            reject.reason,
-            text,
-            str(attempts),
-        )
+        values = (self.stage.name, *_origin(record), reject.reason, text, str(attempts))
         provenance = [(name, value.encode()) for name, value in zip(PROVENANCE, values, strict=True)]
         kept = [(name, value) for name, value in record.headers if name not in PROVENANCE]
         partition = partition_of(key, self._codec.partitions("dead-letters"))
-        self._outputs.append(
-            Output("dead-letters", partition, record.timestamp, record.key, record.value, kept + provenance)
+        output = Output(
+            "dead-letters", partition, record.timestamp, record.key, record.value, kept + provenance
         )
+        self._outputs.append(_bounded(output))
 
     def _keep(self, cursors: tuple[Cursor, ...], cause: Event[Any]) -> None:
         if self._cursor_number is None:
@@ -228,13 +271,50 @@ class Processor:
         self._cursor_number = int(keys[-1]) if keys else 0
 
 
-def _original(record: Record) -> Record:
-    """A redriven *record* as it stood on the topic it came from."""
-    if not record.topic.endswith(".redrive"):
-        return record
-    topic = text_headers(record.headers).get("dl_topic", "")
+def _is_redriven(record: Record) -> bool:
+    return record.topic.endswith(".redrive")
+
+
+def _original(record: Record, inputs: Container[str]) -> tuple[Record, int]:
+    """
+    *record*, a redriven one as it stood where it came from, and which attempt this is.
+
+    Raises:
+        RecordError: it was redriven without saying where it came from, or from none of *inputs*.
+    """
+    if not _is_redriven(record):
+        return record, 1
+    told = text_headers(record.headers)
+    try:
+        partition, offset, attempts = (
+            int(told[name]) for name in ("dl_partition", "dl_offset", "dl_attempts")
+        )
+        topic = told["dl_topic"]
+    except (KeyError, ValueError) as error:
+        raise RecordError("no-provenance", "a redriven record must have a dead letter's headers") from error
+    if topic not in inputs:
+        raise RecordError("no-input", f"{topic} is no input of this stage")
     headers = tuple(header for header in record.headers if header[0] not in PROVENANCE)
-    return record._replace(topic=topic or record.topic, headers=headers)
+    return record._replace(topic=topic, partition=partition, offset=offset, headers=headers), attempts + 1
+
+
+def _origin(record: Record) -> tuple[str, str, str]:
+    """Topic, partition and offset where *record* first stood, as text."""
+    if _is_redriven(record):
+        told = text_headers(record.headers)
+        if all(name in told for name in ("dl_topic", "dl_partition", "dl_offset")):
+            return told["dl_topic"], told["dl_partition"], told["dl_offset"]
+    return record.topic, str(record.partition), str(record.offset)
+
+
+def _bounded(output: Output) -> Output:
+    """*output*, without its value where that would make it too large for any broker."""
+    size = len(output.key or b"") + len(output.value or b"")
+    size += sum(len(name) + len(value or b"") for name, value in output.headers)
+    if size <= MAX_DEAD_LETTER_BYTES:
+        return output
+    cut = ("dl_cut_bytes", str(len(output.value or b"")).encode())
+    return output._replace(value=None, headers=[*output.headers, cut])
 
 
 def _as_record(event: Event[Any]) -> Record:

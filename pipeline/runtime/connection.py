@@ -53,6 +53,7 @@ class Connection:
             session_timeout_ms=self._runtime.session_timeout_ms,
             heartbeat_interval_ms=self._runtime.heartbeat_interval_ms,
             rebalance_timeout_ms=self._runtime.rebalance_timeout_ms,
+            max_poll_interval_ms=self._runtime.rebalance_timeout_ms,
             fetch_max_wait_ms=self._runtime.fetch_max_wait_ms,
             max_partition_fetch_bytes=MAX_BATCH_BYTES * 2,
         )

@@ -8,7 +8,7 @@ a full one pauses its partitions.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 import structlog
@@ -18,6 +18,7 @@ from pipeline.codec import Record
 from pipeline.effects import Unit
 from pipeline.errors import BrokerError, PipelineError, StageFailed
 from pipeline.runtime import names
+from pipeline.runtime.closing import stop_consumer
 from pipeline.runtime.guard import FailureGuard
 from pipeline.runtime.task import Cluster, Task
 from pipeline.runtime.transaction import broker_errors
@@ -27,11 +28,23 @@ __all__ = ["Group"]
 #: How long one fetch waits for records, and so the delay of a stop, in ms.
 _POLL_MS = 200
 
+#: Records taken from the consumer at once: parsing them holds up the event loop.
+_FETCH_RECORDS = 2_000
+
 #: Seconds for tasks to finish their transaction before their partitions are given up.
 _DRAIN_S = 5.0
 
+#: Seconds for a fetch to return by itself when the group stops; it hangs while a rebalance is on.
+_LAST_FETCH_S = 1.0
+
+#: Bound of asking for positions and ends, in seconds.
+_LAG_S = 2.0
+
 #: Pause before joining again after the cluster failed us, in seconds.
 _REJOIN_S = 1.0
+
+#: States of a task that has nothing to finish.
+_NOT_BEGUN = ("starting", "restoring", "backing off")
 
 _log = structlog.get_logger(__name__)
 
@@ -51,6 +64,8 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
         self._assigned = asyncio.Event()
         self._running: dict[int, asyncio.Task[None]] = {}
         self._wanted: set[int] = set()
+        self._paused: set[int] = set()
+        self._broken: Exception | None = None  # what a rebalance callback raised, which aiokafka swallows
         self._consumer: AIOKafkaConsumer | None = None
 
     @property
@@ -80,30 +95,59 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
         consumer = self._cluster.connection.member(
             names.group_id(self._cluster.application_id, self.unit.stage.name), list(self._topics), self
         )
-        self._consumer = consumer
+        self._consumer, self._broken = consumer, None
         try:
-            with broker_errors(f"joining the group of {self.unit.stage.name}"):
-                await consumer.start()
             async with asyncio.TaskGroup() as tasks:
-                await self._follow(consumer, tasks)
+                await self._until_stopped(tasks, self._started(consumer), 0.0)
+                await self._until_stopped(tasks, self._follow(consumer, tasks), _LAST_FETCH_S)
+                await self._give_up()
         finally:
             await self._give_up()
             self._assigned.clear()
-            await consumer.stop()
+            self._consumer = None
+            await stop_consumer(consumer)
 
-    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> Any:  # noqa: ARG002
+    async def _until_stopped(
+        self, tasks: asyncio.TaskGroup, work: Coroutine[Any, Any, None], patience_s: float
+    ) -> None:
+        """Do *work* to its end, or until ``stop`` and *patience_s* more; the consumer is of no use then."""
+        name = self.unit.stage.name
+        working = tasks.create_task(work, name=f"member {name}")
+        stopped = tasks.create_task(self._stopping.wait(), name=f"stop {name}")
+        await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            await asyncio.wait((working,), timeout=patience_s)
+        working.cancel()
+        stopped.cancel()
+        await asyncio.wait((working, stopped))
+
+    async def _started(self, consumer: AIOKafkaConsumer) -> None:
+        settings = self._cluster.settings
+        with broker_errors(f"joining the group of {self.unit.stage.name}"):
+            async with asyncio.timeout((settings.rebalance_timeout_ms + settings.request_timeout_ms) / 1000):
+                await consumer.start()
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # noqa: ARG002
         """Give up all tasks, their last transaction finished: a rebalance here revokes everything."""
-        return self._give_up()
+        self._assigned.clear()
+        try:
+            await self._give_up()
+        except Exception as error:  # noqa: BLE001 - raised again where it is not swallowed
+            self._broken = error
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Note what is owned now; nothing is fetched before its task asks for it."""
-        assert self._consumer is not None
-        places = list(assigned)
-        self._consumer.pause(*places)
-        self._wanted = {place.partition for place in places}
-        self._cluster.metrics.rebalances.labels(self.unit.stage.name).inc()
-        self._log.info("partitions.assigned", partitions=sorted(self._wanted))
-        self._assigned.set()
+        try:
+            places = list(assigned)
+            assert self._consumer is not None
+            self._consumer.pause(*places)
+            self._paused = {place.partition for place in places}
+            self._wanted = set(self._paused)
+            self._cluster.metrics.rebalances.labels(self.unit.stage.name).inc()
+            self._log.info("partitions.assigned", partitions=sorted(self._wanted))
+            self._assigned.set()
+        except Exception as error:  # noqa: BLE001 - raised again where it is not swallowed
+            self._broken = error
 
     async def committed(self, partition: int) -> dict[str, int | None]:
         """See `pipeline.runtime.task.Follower`."""
@@ -126,26 +170,64 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
         with broker_errors("seeking"):
             async with asyncio.timeout(self._cluster.settings.request_timeout_ms / 1000):
                 begins = await self._consumer.beginning_offsets(places)
-            known = {place.topic: max(offsets[place.topic] or 0, begins[place]) for place in places}
+                ends = await self._consumer.end_offsets(places)
+            known = {
+                place.topic: self._within(place, offsets[place.topic], begins[place], ends[place])
+                for place in places
+            }
             for place in places:
                 self._consumer.seek(place, known[place.topic])
             self._consumer.resume(*places)
+        self._paused.discard(partition)
         return known
 
+    def pause(self, partition: int) -> None:
+        """See `pipeline.runtime.task.Follower`."""
+        if self._consumer is not None:
+            self._consumer.pause(*(TopicPartition(topic, partition) for topic in self._followed(partition)))
+            self._paused.add(partition)
+
     async def lag(self) -> dict[int, int]:
-        """Records not yet fetched or processed, by partition; an estimate that is exact when idle."""
-        if self._consumer is None or not self.unit.reads:
+        """
+        Records not yet fetched or processed, by partition; an estimate that is exact when idle.
+
+        Raises:
+            BrokerError: it is not known now, as in a rebalance.
+        """
+        if not self.unit.reads:
             return {}
-        lags: dict[int, int] = {}
-        for number, task in list(self.tasks.items()):
-            places = [TopicPartition(topic, number) for topic in self._followed(number)]
-            with broker_errors("reading positions"):
+        if self._consumer is None or not self._assigned.is_set():
+            raise BrokerError(f"{self.unit.stage.name} has no partitions now")
+        tasks = dict(self.tasks)
+        places = [TopicPartition(topic, number) for number in tasks for topic in self._followed(number)]
+        with broker_errors(f"reading the lag of {self.unit.stage.name}"):
+            async with asyncio.timeout(_LAG_S):
                 ends = await self._consumer.end_offsets(places)
-                positions = [await self._consumer.position(place) for place in places]
-            behind = sum(max(0, ends[place] - at) for place, at in zip(places, positions, strict=True))
-            lags[number] = behind + len(task.inbox)
+                reached = {place: await self._consumer.position(place) for place in places}
+        lags = dict.fromkeys(tasks, 0)
+        for place in places:
+            task = tasks[place.partition]
+            if task.state != "working":  # it will go back to what is committed
+                reached[place] = min(reached[place], task.next_offsets.get(place.topic, 0))
+            lags[place.partition] += max(0, ends[place] - reached[place])
+        for number, task in tasks.items():
+            lags[number] += len(task.inbox)
             self._cluster.metrics.lag.labels(self.unit.stage.name, str(number)).set(lags[number])
         return lags
+
+    def _within(self, place: TopicPartition, committed: int | None, begin: int, end: int) -> int:
+        """Where to go on: at *committed*, where the partition still has it, else at its beginning."""
+        if committed is None or begin <= committed <= end:
+            return begin if committed is None else committed
+        self._log.error(
+            "offset.out_of_range",
+            topic=place.topic,
+            partition=place.partition,
+            committed=committed,
+            begin=begin,
+            end=end,
+        )
+        return begin
 
     def _followed(self, partition: int) -> list[str]:
         assert self._consumer is not None
@@ -153,18 +235,17 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
         return [topic for topic in self._topics if TopicPartition(topic, partition) in owned]
 
     async def _follow(self, consumer: AIOKafkaConsumer, tasks: asyncio.TaskGroup) -> None:
-        paused: set[int] = set()
         while not self._stopping.is_set():
+            if self._broken is not None:
+                raise self._broken
             self._start_missing(tasks)
-            if not self.unit.reads:
-                await self._stopped_within(_POLL_MS / 1000)
-                continue
+            # Also where nothing is read: who does not fetch is taken for stuck, and leaves the group.
             with broker_errors("fetching"):
-                fetched = await consumer.getmany(timeout_ms=_POLL_MS)
+                fetched = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_FETCH_RECORDS)
             for place, records in fetched.items():
                 self._deliver(place, records)
-            self._balance(consumer, paused)
-        await self._give_up()
+            self._balance(consumer)
+            await asyncio.sleep(0)  # fetching does not yield while there are records
 
     async def _stopped_within(self, seconds: float) -> None:
         try:
@@ -185,17 +266,16 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
                 ],
             )
 
-    def _balance(self, consumer: AIOKafkaConsumer, paused: set[int]) -> None:
+    def _balance(self, consumer: AIOKafkaConsumer) -> None:
         """Pause the partitions of full inboxes, resume those of drained ones."""
+        if not self.unit.reads:
+            return
         for number, task in self.tasks.items():
-            if not task.inbox.accepting:
-                paused.discard(number)
-            elif task.inbox.full and number not in paused:
-                consumer.pause(*(TopicPartition(topic, number) for topic in self._followed(number)))
-                paused.add(number)
-            elif task.inbox.drained and number in paused:
+            if task.inbox.accepting and task.inbox.full and number not in self._paused:
+                self.pause(number)
+            elif task.inbox.accepting and task.inbox.drained and number in self._paused:
                 consumer.resume(*(TopicPartition(topic, number) for topic in self._followed(number)))
-                paused.discard(number)
+                self._paused.discard(number)
 
     def _start_missing(self, tasks: asyncio.TaskGroup) -> None:
         for number in sorted(self._wanted - set(self.tasks)):
@@ -204,21 +284,35 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
             self._running[number] = tasks.create_task(task.run(), name=f"{self.unit.stage.name}.{number}")
 
     async def _give_up(self) -> None:
-        """Stop every task: orderly within the bound, else at once."""
+        """Stop every task: what works orderly within the bound, the rest at once."""
         self._wanted = set()
-        for task in self.tasks.values():
+        running, tasks = dict(self._running), dict(self.tasks)
+        for number, task in tasks.items():
             task.stop()
-        running = list(self._running.values())
+            if task.state in _NOT_BEGUN:
+                running[number].cancel()
         if running:
-            _, late = await asyncio.wait(running, timeout=_DRAIN_S)
+            _, late = await asyncio.wait(running.values(), timeout=_DRAIN_S)
             for job in late:
                 job.cancel()
             if late:
                 self._log.warning("task.cancelled", count=len(late))
                 await asyncio.wait(late)
-            self._log.info("partitions.revoked", partitions=sorted(self.tasks))
-        self.tasks.clear()
-        self._running.clear()
+        for number, job in running.items():
+            # another call may have done it, and a later assignment begun it again
+            if self._running.get(number) is job:
+                del self._running[number], self.tasks[number]
+                self._forget(number)
+        if running:
+            self._log.info("partitions.revoked", partitions=sorted(running))
+
+    def _forget(self, partition: int) -> None:
+        """Show nothing of *partition* any more."""
+        for gauge in (self._cluster.metrics.lag, self._cluster.metrics.restore_remaining):
+            try:
+                gauge.remove(self.unit.stage.name, str(partition))
+            except KeyError:
+                continue  # there was nothing to show
 
 
 def _told(group: BaseExceptionGroup[PipelineError]) -> str:

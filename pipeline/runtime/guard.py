@@ -20,6 +20,8 @@ class FailureGuard:
         self._stage = stage
         self._clock = clock
         self._batches: deque[tuple[float, int, int]] = deque()
+        self._records = 0
+        self._failures = 0
 
     def count(self, records: int, failures: int) -> None:
         """
@@ -29,13 +31,18 @@ class FailureGuard:
             StageFailed: more than 10 % of a minute's records, and at least 20, failed unexpectedly.
         """
         now = self._clock()
-        self._batches.append((now, records, failures))
+        self._add(now, records, failures)
         while self._batches[0][0] < now - WINDOW_S:
-            self._batches.popleft()
-        failed = sum(batch[2] for batch in self._batches)
-        total = sum(batch[1] for batch in self._batches)
-        if failed >= MIN_FAILURES and failed > MAX_SHARE * total:
+            _, records, failures = self._batches.popleft()
+            self._records -= records
+            self._failures -= failures
+        if self._failures >= MIN_FAILURES and self._failures > MAX_SHARE * self._records:
             raise StageFailed(
-                f"{self._stage}: {failed} of {total} records failed unexpectedly within {WINDOW_S:.0f} s; "
-                "see its dead letters, mend the stage and start again"
+                f"{self._stage}: {self._failures} of {self._records} records failed unexpectedly within "
+                f"{WINDOW_S:.0f} s; see its dead letters, mend the stage and start again"
             )
+
+    def _add(self, now: float, records: int, failures: int) -> None:
+        self._batches.append((now, records, failures))
+        self._records += records
+        self._failures += failures

@@ -8,6 +8,9 @@ from pipeline.codec import Record
 
 __all__ = ["Inbox"]
 
+#: Bytes of values at which an inbox is full, however few records they are.
+HIGH_BYTES = 16 * 1024 * 1024
+
 
 class Inbox:
     """
@@ -22,6 +25,7 @@ class Inbox:
         self._queues: dict[str, deque[Record]] = {}
         self._expected: dict[str, int] = {}
         self._count = 0
+        self._bytes = 0
         self.accepting = False
         self.wake = asyncio.Event()
 
@@ -32,18 +36,19 @@ class Inbox:
     @property
     def full(self) -> bool:
         """Whether the partitions should be paused."""
-        return self._count >= self._high
+        return self._count >= self._high or self._bytes >= HIGH_BYTES
 
     @property
     def drained(self) -> bool:
         """Whether the partitions may be resumed."""
-        return self._count < self._high // 2
+        return self._count < self._high // 2 and self._bytes < HIGH_BYTES // 2
 
     def expect(self, offsets: dict[str, int]) -> None:
         """Begin anew: nothing is buffered, and each input goes on at its offset."""
         self._queues = {topic: deque() for topic in offsets}
         self._expected = dict(offsets)
         self._count = 0
+        self._bytes = 0
         self.accepting = True
 
     def close(self) -> None:
@@ -51,6 +56,7 @@ class Inbox:
         self.accepting = False
         self._queues = {}
         self._count = 0
+        self._bytes = 0
 
     def put(self, topic: str, records: Iterable[Record]) -> None:
         """Buffer fetched *records* of one input."""
@@ -62,6 +68,7 @@ class Inbox:
         for record in records:
             if record.offset >= expected:
                 queue.append(record)
+                self._bytes += len(record.value or b"")
                 expected = record.offset + 1
         self._expected[topic] = expected
         self._count += len(queue) - before
@@ -75,4 +82,5 @@ class Inbox:
         first = heads[0] if len(heads) == 1 else min(heads, key=self._order)
         self._queues[first.topic].popleft()
         self._count -= 1
+        self._bytes -= len(first.value or b"")
         return first

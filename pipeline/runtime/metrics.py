@@ -1,11 +1,48 @@
 """What a process tells of itself, in Prometheus's terms; the names are documented in ``docs/metrics.md``."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 
-__all__ = ["Metrics"]
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+__all__ = ["Latencies", "Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
 _RECORDS = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
+
+
+class Latencies(Collector):
+    """A histogram of seconds by topic that takes all records of a transaction at once."""
+
+    def __init__(self, name: str, documentation: str, registry: CollectorRegistry) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._counts: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
+        registry.register(self)
+
+    def observe(self, topic: str, seconds: Iterable[float]) -> None:
+        """Count all of *seconds* for *topic*."""
+        counts = self._counts.setdefault(topic, [0] * (len(_SECONDS) + 1))
+        total = 0.0
+        for each in seconds:
+            counts[bisect_left(_SECONDS, each)] += 1
+            total += each
+        self._sums[topic] = self._sums.get(topic, 0.0) + total
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Give the registry what was counted."""
+        family = HistogramMetricFamily(self._name, self._documentation, labels=["topic"])
+        for topic, counts in self._counts.items():
+            family.add_metric([topic], self._buckets(counts), self._sums[topic])
+        yield family
+
+    @staticmethod
+    def _buckets(counts: list[int]) -> list[tuple[str, float]]:
+        bounds = [*map(str, _SECONDS), "+Inf"]
+        return [(bound, float(sum(counts[: index + 1]))) for index, bound in enumerate(bounds)]
 
 
 class Metrics:
@@ -25,12 +62,10 @@ class Metrics:
         self.batch_records = Histogram(
             "pipeline_batch_records", "Records in a transaction", ("stage",), buckets=_RECORDS, registry=r
         )
-        self.output_latency = Histogram(
+        self.output_latency = Latencies(
             "pipeline_output_latency_seconds",
             "From the receipt of the source record to the commit of what became of it",
-            ("topic",),
-            buckets=_SECONDS,
-            registry=r,
+            r,
         )
         self.lag = Gauge("pipeline_lag_records", "Records not yet processed", task, registry=r)
         self.restore_remaining = Gauge(

@@ -2,20 +2,15 @@
 
 import asyncio
 
-import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
 from pipeline.codec import Output
 from pipeline.errors import BrokerError
+from pipeline.runtime.closing import stop_producer
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.transaction import broker_errors
 
 __all__ = ["Publisher"]
-
-_log = structlog.get_logger(__name__)
-
-_STOP_S = 2.0
 
 
 class Publisher:
@@ -39,31 +34,33 @@ class Publisher:
         Raises:
             BrokerError: it may or may not be there.
         """
+        producer: AIOKafkaProducer | None = None
         try:
             with broker_errors(f"writing to {output.topic}"):
                 async with asyncio.timeout(self._timeout_s):
                     producer = await self._started()
                     await (await self._sent(producer, output))
         except BrokerError:
-            await self.close()
+            # Others may have begun a new producer meanwhile: that one is not to blame.
+            if producer is not None and producer is self._producer:
+                await self.close()
             raise
 
     async def close(self) -> None:
         """Give the producer up."""
         producer, self._producer = self._producer, None
-        if producer is None:
-            return
-        try:
-            async with asyncio.timeout(_STOP_S):
-                await producer.stop()
-        except (KafkaError, OSError, TimeoutError, RuntimeError) as error:
-            _log.debug("producer.dropped", error=type(error).__name__)
+        if producer is not None:
+            await stop_producer(producer)
 
     async def _started(self) -> AIOKafkaProducer:
         async with self._starting:
             if self._producer is None:
                 producer = self._connection.producer()
-                await producer.start()
+                try:
+                    await producer.start()
+                except BaseException:
+                    await stop_producer(producer)  # or its connections stay open
+                    raise
                 self._producer = producer
             return self._producer
 

@@ -6,22 +6,29 @@ seen": transactions end in control records, compaction makes holes, retention ca
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
-import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from pipeline.errors import BrokerError
+from pipeline.runtime.closing import stop_consumer
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.store import LocalStore
 from pipeline.runtime.transaction import broker_errors
 
 __all__ = ["Progress", "restore"]
 
-_log = structlog.get_logger(__name__)
-
 _POLL_MS = 200
+
+#: Seconds without any progress after which a restore gives up, to be begun anew.
+STALLED_S = 30.0
+
+#: Records applied at once; the event loop runs in between.
+_CHUNK = 1_000
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -51,11 +58,12 @@ async def restore(
         return 0
     consumer = connection.reader()
     with broker_errors("restoring a store"):
-        await consumer.start()
         try:
+            async with asyncio.timeout(STALLED_S):
+                await consumer.start()
             return await _restore(consumer, store, changelogs, partition, on_progress)
         finally:
-            await consumer.stop()
+            await stop_consumer(consumer)
 
 
 async def _restore(
@@ -72,15 +80,20 @@ async def _restore(
     _check_range(store, begins, ends)
     for place in places:
         consumer.seek(place, max(store.offsets.get(place.topic, 0), begins[place]))
-    applied = 0
-    while remaining := await _remaining(consumer, ends):
+    applied, remaining = 0, await _remaining(consumer, ends)
+    moved_at = time.monotonic()
+    while remaining:
         on_progress(Progress(applied, remaining))
-        async with asyncio.timeout(60):
-            fetched = await consumer.getmany(timeout_ms=_POLL_MS)
-        for place, records in fetched.items():
-            _apply(store, places[place], place.topic, records)
+        # never cancelled: it returns by itself
+        for place, records in (await consumer.getmany(timeout_ms=_POLL_MS, max_records=_CHUNK * 4)).items():
+            await _apply(store, places[place], place.topic, records)
             applied += len(records)
-    store.apply(iter(()), {place.topic: end for place, end in ends.items()})
+        before, remaining = remaining, await _remaining(consumer, ends)
+        if remaining != before:
+            moved_at = time.monotonic()
+        elif time.monotonic() - moved_at > STALLED_S:
+            raise BrokerError(f"restoring a store: nothing came for {STALLED_S:.0f} s, {remaining} to go")
+    store.apply((), {place.topic: end for place, end in ends.items()})
     on_progress(Progress(applied, 0))
     return applied
 
@@ -96,11 +109,18 @@ def _check_range(
 
 
 async def _remaining(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> int:
-    positions = {place: await consumer.position(place) for place in ends}
+    async with asyncio.timeout(STALLED_S):
+        positions = {place: await consumer.position(place) for place in ends}
     return sum(max(0, end - positions[place]) for place, end in ends.items())
 
 
-def _apply(store: LocalStore, name: str, topic: str, records: list[Any]) -> None:
+async def _apply(store: LocalStore, name: str, topic: str, records: list[Any]) -> None:
     prefix = name.encode() + b"\0"
-    entries = ((prefix + record.key, record.value) for record in records)
-    store.apply(entries, {topic: records[-1].offset + 1})
+    rest = iter(records)
+    while chunk := list(islice(rest, _CHUNK)):
+        store.apply(_entries(prefix, chunk), {topic: chunk[-1].offset + 1})
+        await asyncio.sleep(0)
+
+
+def _entries(prefix: bytes, records: list[Any]) -> Iterator[tuple[bytes, bytes | None]]:
+    return ((prefix + record.key, record.value) for record in records if record.key is not None)

@@ -7,9 +7,9 @@ and `pipeline dev` are the same program, with other settings.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import final
+from typing import Any, final
 
 import msgspec
 import structlog
@@ -25,6 +25,8 @@ from pipeline.errors import ConfigError
 from pipeline.events import Fingerprint, Token
 from pipeline.identity import Identity
 from pipeline.logs import mask
+from pipeline.runtime import names
+from pipeline.runtime.batch import stores_of
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.health import AdminServer
 from pipeline.runtime.metrics import Metrics
@@ -78,6 +80,7 @@ async def opened(
             clients_opened(settings, tokens, Sealer(identity.derived("tokens")))
         )
         units = tuple(unit for unit in _units(settings, identity, clients) if unit.stage.name in only)
+        await _check_changelogs(cluster, units)
         receiver = _receiver(settings, cluster, stack) if "receiver" in only else None
         yield _process(settings, cluster, clients, units, receiver)
 
@@ -130,20 +133,49 @@ async def _cluster(settings: Settings, connection: Connection) -> Cluster:
 
 async def _described(connection: Connection, topics: Topics) -> tuple[str, int]:
     """The cluster's id, and the one partition count that all inputs share."""
-    admin = AIOKafkaAdminClient(**connection.common)
     with broker_errors("connecting to Kafka"):
         async with asyncio.timeout(30):
-            await admin.start()
-            try:
-                cluster_id = (await admin.describe_cluster())["cluster_id"]
-                found = await admin.describe_topics(list(topics))
-            finally:
-                await admin.close()
+            cluster_id, found = await _asked(connection, list(topics))
     counts = {topic["topic"]: len(topic["partitions"]) for topic in found if not topic["error_code"]}
-    missing = sorted(set(topics) - set(counts))
+    _refuse_missing(topics, counts)
+    return cluster_id, counts["sources.received"]
+
+
+async def _asked(connection: Connection, topics: list[str]) -> tuple[str, list[dict[str, Any]]]:
+    """The cluster's id, and what it knows of *topics*."""
+    admin = AIOKafkaAdminClient(**connection.common)
+    try:
+        await admin.start()
+        cluster_id = str((await admin.describe_cluster())["cluster_id"])
+        return cluster_id, await admin.describe_topics(topics)
+    finally:
+        await admin.close()
+
+
+async def _check_changelogs(cluster: Cluster, units: Iterable[Unit]) -> None:
+    """Every store needs its changelog, with as many partitions as its stage has tasks."""
+    wanted = [
+        names.changelog(cluster.application_id, unit.stage.name, store)
+        for unit in units
+        for store in stores_of(unit.stage)
+    ]
+    if not wanted:
+        return
+    with broker_errors("looking for changelogs"):
+        async with asyncio.timeout(30):
+            _, found = await _asked(cluster.connection, wanted)
+    counts = {topic["topic"]: len(topic["partitions"]) for topic in found if not topic["error_code"]}
+    _refuse_missing(wanted, counts)
+    uneven = sorted(name for name, count in counts.items() if count != cluster.partitions)
+    if uneven:
+        told = ", ".join(f"{name} has {counts[name]}" for name in uneven)
+        raise ConfigError(f"changelogs need {cluster.partitions} partitions, as the stages' inputs: {told}")
+
+
+def _refuse_missing(wanted: Iterable[str], there: Iterable[str]) -> None:
+    missing = sorted(set(wanted) - set(there))
     if missing:
         raise ConfigError(f"topics are missing: {', '.join(missing)}; `pipeline topics apply` makes them")
-    return str(cluster_id), counts["sources.received"]
 
 
 async def _check_identity(cluster: Cluster, identity: Identity, stack: AsyncExitStack) -> None:

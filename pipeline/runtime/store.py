@@ -9,7 +9,8 @@ wiped and restored in full.
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from rocksdict import Options, Rdict, WriteBatch
 
 from pipeline.errors import BrokerError
 
-__all__ = ["LocalStore", "Origin"]
+__all__ = ["LocalStore", "Origin", "StoreError"]
 
 _META = b"\0meta"
 
@@ -45,54 +46,94 @@ class _Meta(msgspec.Struct, frozen=True):
     offsets: dict[str, int]
 
 
+class StoreError(BrokerError):
+    """The local copy cannot be used; ``LocalStore.wipe`` and restoring from the changelog mend it."""
+
+
 class LocalStore:
     """
     The committed entries of one task; implements `pipeline.runtime.state.Backend`.
 
-    ``offsets`` is changelog topic -> next offset, as far as the entries reach.
+    Nothing is in it before ``open``. ``offsets`` is changelog topic -> next offset, as far as the
+    entries reach.
     """
 
     def __init__(self, folder: Path, origin: Origin) -> None:
+        self.offsets: dict[str, int] = {}
         self._folder = folder
         self._origin = origin
-        self._db = self._opened()
-        self.offsets: dict[str, int] = self._kept_offsets()
+        self._db: Any = None
+
+    def open(self) -> None:
+        """
+        Take the folder and what it holds; nothing if that is done.
+
+        Raises:
+            BrokerError: another process holds the folder; try again later.
+        """
+        if self._db is None:
+            self._db = self._opened()
+            self.offsets = self._kept_offsets()
 
     def get(self, key: bytes) -> bytes | None:
-        """The value under *key*."""
-        value: bytes | None = self._db.get(key)
+        """
+        The value under *key*.
+
+        Raises:
+            StoreError: the local copy is damaged.
+        """
+        if self._db is None:
+            return None
+        try:
+            value: bytes | None = self._db.get(key)
+        except Exception as error:
+            raise _damaged(error) from error
         return value
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """All entries with ``start <= key < end`` in key order."""
-        for key, value in self._db.items(from_key=start):
-            if key >= end:
-                return
-            yield key, value
+        """
+        All entries with ``start <= key < end`` in key order, as they stand at this call.
 
-    def apply(self, entries: Iterator[tuple[bytes, bytes | None]], offsets: Mapping[str, int]) -> None:
-        """Write *entries* (None deletes) and the changelog *offsets* that they reach to, at once."""
+        Raises:
+            StoreError: the local copy is damaged.
+        """
+        if self._db is None:
+            return iter(())
+        with _damage():
+            return _until(self._db.items(from_key=start), end)
+
+    def apply(self, entries: Iterable[tuple[bytes, bytes | None]], offsets: Mapping[str, int]) -> None:
+        """
+        Write *entries* (None deletes) and the changelog *offsets* that they reach to, at once.
+
+        Raises:
+            StoreError: nothing was written.
+        """
         batch = WriteBatch(raw_mode=True)
         for key, value in entries:
             if value is None:
                 batch.delete(key)
             else:
                 batch.put(key, value)
-        self.offsets.update(offsets)
-        batch.put(_META, msgspec.msgpack.encode(_Meta(self._origin, time.time(), self.offsets)))
-        self._db.write(batch)
+        reached = {**self.offsets, **offsets}
+        batch.put(_META, msgspec.msgpack.encode(_Meta(self._origin, time.time(), reached)))
+        with _damage():
+            self._db.write(batch)
+        self.offsets = reached
 
     def wipe(self, reason: str) -> None:
-        """Discard everything, because of *reason*."""
+        """Discard everything, because of *reason*; the store stays open."""
         _log.warning("store.wiped", stage=self._origin.stage, partition=self._origin.partition, reason=reason)
-        self._db.close()
+        self.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._db = self._opened()
         self.offsets = {}
 
     def close(self) -> None:
-        """Release the folder."""
-        self._db.close()
+        """Release the folder; what is read afterwards is empty."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
 
     def _opened(self) -> Any:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -100,19 +141,19 @@ class LocalStore:
             return Rdict(str(self._folder), options=_options())
         except Exception as error:
             if "lock" in str(error).lower():
-                raise BrokerError(f"store {self._folder.name} is in use by another process") from error
+                raise BrokerError(f"store {self._folder} is in use by another process") from error
             _log.warning("store.discarded", stage=self._origin.stage, error=str(error)[:200])
             shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder.mkdir(parents=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
             return Rdict(str(self._folder), options=_options())
 
     def _kept_offsets(self) -> dict[str, int]:
-        kept = self._db.get(_META)
-        if kept is None:
-            return {}
         try:
+            kept = self.get(_META)
+            if kept is None:
+                return {} if self._is_empty() else self._worthless("without its offsets")
             meta = msgspec.msgpack.decode(kept, type=_Meta)
-        except msgspec.DecodeError:
+        except (StoreError, msgspec.DecodeError):
             return self._worthless("unreadable")
         if meta.origin != self._origin:
             return self._worthless("of another cluster, application or state version")
@@ -120,9 +161,33 @@ class LocalStore:
             return self._worthless("too old")
         return dict(meta.offsets)
 
+    def _is_empty(self) -> bool:
+        return next(self.scan(b"", b"\xff"), None) is None
+
     def _worthless(self, reason: str) -> dict[str, int]:
         self.wipe(reason)
         return {}
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Turn what RocksDB raises, which has no common type, into `StoreError`."""
+    try:
+        yield
+    except Exception as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> StoreError:
+    return StoreError(f"the local store failed: {str(error)[:200]}")
+
+
+def _until(items: Iterator[tuple[bytes, bytes]], end: bytes) -> Iterator[tuple[bytes, bytes]]:
+    with _damage():
+        for key, value in items:
+            if key >= end:
+                return
+            yield key, value
 
 
 def _options() -> Options:

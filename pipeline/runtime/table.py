@@ -13,6 +13,7 @@ from aiokafka import TopicPartition
 
 from pipeline.codec import Codec
 from pipeline.errors import BrokerError
+from pipeline.runtime.closing import stop_consumer
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.publisher import Publisher
 from pipeline.runtime.transaction import broker_errors
@@ -70,8 +71,8 @@ class KafkaTable(Generic[T]):
         place = TopicPartition(self._topic, 0)
         found: dict[bytes, bytes] = {}
         consumer = self._connection.reader()
-        await consumer.start()
         try:
+            await consumer.start()
             consumer.assign([place])
             end = (await consumer.end_offsets([place]))[place]
             await consumer.seek_to_beginning(place)
@@ -79,7 +80,7 @@ class KafkaTable(Generic[T]):
                 for records in (await consumer.getmany(timeout_ms=200)).values():
                     found |= {record.key: record.value for record in records}
         finally:
-            await consumer.stop()
+            await stop_consumer(consumer)
         return {key: value for key, value in found.items() if value is not None}
 
 

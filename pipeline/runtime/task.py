@@ -9,9 +9,10 @@ begins anew from what is committed.
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any, Protocol, final
+from weakref import WeakKeyDictionary
 
 import msgspec
 import structlog
@@ -26,23 +27,23 @@ from pipeline.runtime.connection import Connection
 from pipeline.runtime.guard import FailureGuard
 from pipeline.runtime.inbox import Inbox
 from pipeline.runtime.metrics import Metrics
+from pipeline.runtime.narrowing import Narrowing
+from pipeline.runtime.pace import Pace
+from pipeline.runtime.recovery import Recovery, cause_of
 from pipeline.runtime.restore import Progress, restore
 from pipeline.runtime.state import Layers
-from pipeline.runtime.store import LocalStore, Origin
+from pipeline.runtime.store import LocalStore, Origin, StoreError
 from pipeline.runtime.transaction import RecordRefusedError, TransactionalProducer
 from pipeline.settings import RuntimeSettings
 from pipeline.stage import Event, Reject, Stores
 
 __all__ = ["Cluster", "Follower", "Task"]
 
-#: Longest time between two yields to the event loop while records are processed, in seconds.
-_YIELD_S = 0.008
+#: Bytes of input values after which a batch is closed, however few records they are.
+_MAX_BATCH_BYTES = 8 * 1024 * 1024
 
-#: Pause before a session is begun anew, in seconds: first and longest; doubled at each failure in a row.
-_BACKOFF_S = (0.1, 10.0)
-
-#: Failed sessions in a row, none of which committed anything, after which the stage gives up.
-_MAX_FAILURES = 30
+#: Attempts that a dead letter tells of whose outputs the broker refused: in the batch, halved, alone.
+_REFUSED_ATTEMPTS = 3
 
 
 @final
@@ -70,11 +71,42 @@ class Follower(Protocol):
         """Go on at *offsets* (None: the beginning); returns the offsets as numbers."""
         ...
 
+    def pause(self, partition: int) -> None:
+        """Fetch nothing for *partition* until the next ``seek``."""
+        ...
+
 
 class _Request(msgspec.Struct, frozen=True):
     change: Change
     cause: Event[Any]
     done: asyncio.Future[None]
+
+
+class _Flight(msgspec.Struct, frozen=True):
+    """One batch on its way, and what it is made of besides records."""
+
+    batch: Batch | None  #: None where the requests change nothing
+    requests: list[_Request]
+    resumed: bool
+
+    @property
+    def records(self) -> int:
+        """How many input records it holds."""
+        return self.batch.records if self.batch else 0
+
+    @property
+    def culprit(self) -> tuple[str, int] | None:
+        """Topic and offset of the only record that can be to blame; None if there may be others."""
+        if self.batch is None or self.records != 1 or self.requests or self.resumed:
+            return None
+        ((topic, next_offset),) = self.batch.next_offsets.items()
+        return topic, next_offset - 1
+
+    def settle(self) -> None:
+        """Tell whoever asked that it stands."""
+        for request in self.requests:
+            if not request.done.done():
+                request.done.set_result(None)
 
 
 class Task:
@@ -93,41 +125,46 @@ class Task:
         self._name = f"{unit.stage.name}.{partition}"
         self._log = structlog.get_logger(__name__).bind(stage=unit.stage.name, partition=partition)
         self._store = self._local_store()
+        self._changelogs = self._changelog_topics()
         self._processor = Processor(unit.stage, partition, cluster.codec, self._store, cluster.mask)
         self._requests: deque[_Request] = deque()
+        self._commits = 0
+        self._seen: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
         self._changed = asyncio.Event()
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._committing = False
-        self._failures = 0
-        self._limit = cluster.settings.batch_records
-        self._last: Record | None = None
+        self._resting = False
+        self._narrowing = Narrowing(cluster.settings.batch_records)
+        self._recovery = Recovery(cluster.settings.heartbeat_interval_ms / 1000)
+        self._flight: _Flight | None = None
         self._refused: set[tuple[str, int]] = set()
+        self._refuse_resume = False
         self.inbox = Inbox(self._processor.order, high=2 * cluster.settings.batch_records)
+        self.next_offsets: dict[str, int] = {}  #: of each input, as committed
         self.read: Stores = Layers(partition, stores_of(unit.stage), self._store)
 
     @property
     def idle(self) -> bool:
         """Whether nothing is buffered, uncommitted or waiting to be resumed."""
-        return self.state == "working" and not self._committing and not self._has_work()
+        return self.state == "working" and self._resting and not (self._committing or self._has_work())
 
     async def run(self) -> None:
         """
         Work, one session after another, until ``stop``.
 
         Raises:
-            StageFailed: the stage has a bug, or nothing helps.
+            StageFailed: the stage has a bug.
         """
         try:
-            while not self._stopping:
+            while not self._stopping.is_set():
                 await self._session()
         finally:
             self.state = "stopped"
-            self.inbox.close()
             self._store.close()
 
     def stop(self) -> None:
         """Finish the batch, commit it and return."""
-        self._stopping = True
+        self._stopping.set()
         self.inbox.wake.set()
 
     async def commit(self, change: Change, *, cause: Event[Any] | None = None) -> None:
@@ -139,8 +176,12 @@ class Task:
 
     async def changed(self) -> None:
         """See `pipeline.effects.EffectContext`."""
-        await self._changed.wait()
-        self._changed.clear()
+        caller = asyncio.current_task()
+        assert caller is not None
+        while self._seen.get(caller) == self._commits:
+            self._changed.clear()
+            await self._changed.wait()
+        self._seen[caller] = self._commits
 
     def now(self) -> int:
         """See `pipeline.effects.EffectContext`."""
@@ -148,129 +189,159 @@ class Task:
 
     async def _session(self) -> None:
         producer = self._producer()
+        wait_s = 0.0
         try:
             await self._open(producer)
-            async with asyncio.TaskGroup() as tasks:
-                effect = self.unit.effect and tasks.create_task(
-                    self.unit.effect(self), name=f"effect {self._name}"
-                )
-                await self._work(producer, tasks)
-                if effect:
-                    effect.cancel()
-        except* StageFailed as group:
-            raise StageFailed(str(group.exceptions[0])) from group
-        except* Exception as group:  # noqa: BLE001 - whatever it was, go on from what is committed
-            self._failed(group)
+            await self._work_beside_effect(producer)
+        except Exception as error:  # noqa: BLE001 - whatever it was, go on from what is committed
+            wait_s = self._failed(cause_of(error))
         finally:
             self._abandon()
             await producer.drop()
-        await self._back_off()
+        await self._back_off(wait_s)
 
     async def _open(self, producer: TransactionalProducer) -> None:
         self.state = "starting"
+        self._store.open()
         await producer.start()
         committed = await self._follower.committed(self.partition)
         self.state = "restoring"
         started = time.monotonic()
         restored = await restore(
-            self._store, self._changelogs(), self.partition, self._cluster.connection, self._restoring
+            self._store, self._changelogs, self.partition, self._cluster.connection, self._restoring
         )
         if restored:
             self._log.info("store.restored", records=restored, seconds=round(time.monotonic() - started, 3))
-        self.inbox.expect(await self._follower.seek(self.partition, committed))
+        self.next_offsets = await self._follower.seek(self.partition, committed)
+        self.inbox.expect(self.next_offsets)
         self.state = "working"
-        self._changed.set()
+
+    async def _work_beside_effect(self, producer: TransactionalProducer) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            effect: asyncio.Task[None] | None = None
+            if self.unit.effect is not None:
+                effect = tasks.create_task(self._effect(), name=f"effect {self._name}")
+            await self._work(producer, tasks)
+            if effect is not None:
+                effect.cancel()
+
+    async def _effect(self) -> None:
+        assert self.unit.effect is not None
+        await self.unit.effect(self)
 
     async def _work(self, producer: TransactionalProducer, tasks: asyncio.TaskGroup) -> None:
         committing: asyncio.Task[None] | None = None
-        while not self._stopping:
+        while not self._stopping.is_set():
             await self._until_work()
-            requests = await self._compute()
-            batch = self._processor.close()
+            flight = await self._compute()
             if committing is not None:
                 await committing
                 committing = None
-            if batch is not None:
+            if flight.batch is None:
+                flight.settle()
+            else:
                 self._committing = True
                 committing = tasks.create_task(
-                    self._commit(producer, batch, requests), name=f"commit {self._name}"
+                    self._commit(producer, flight, flight.batch), name=f"commit {self._name}"
                 )
+            if committing is not None and self._narrowing.narrowed:
+                await committing
         if committing is not None:
             await committing
 
     async def _until_work(self) -> None:
-        while not (self._stopping or self._has_work()):
+        while not (self._stopping.is_set() or self._has_work()):
+            self._resting = True
             self.inbox.wake.clear()
             await self.inbox.wake.wait()
+        self._resting = False
 
     def _has_work(self) -> bool:
         return bool(len(self.inbox) or self._requests or self._processor.resumable)
 
-    async def _compute(self) -> list[_Request]:
+    async def _compute(self) -> _Flight:
         """Fill the batch: with what waits, and while the one before is committed with what comes."""
         requests: list[_Request] = []
-        taken = 0
-        while not self._stopping:
+        resumed, records, size = False, 0, 0
+        while not self._stopping.is_set():
             self._apply_requests(requests)
-            taken = await self._take_records(taken)
-            if self._processor.resumable:
-                self._processor.resume()
-            if taken >= self._limit or not self._committing:
+            if not (self._narrowing.narrowed and requests):
+                records, size = await self._take_records(records, size)
+                if self._processor.resumable and not (self._narrowing.narrowed and records):
+                    self._resume()
+                    resumed = True
+            if records >= self._narrowing.limit or size >= _MAX_BATCH_BYTES or not self._committing:
                 break
             self.inbox.wake.clear()
             await self.inbox.wake.wait()
-        return requests
+        return _Flight(self._processor.close(), requests, resumed)
 
     def _apply_requests(self, applied: list[_Request]) -> None:
-        while self._requests:
+        while self._requests and not (self._narrowing.narrowed and applied):
             request = self._requests.popleft()
+            if request.done.cancelled():
+                continue  # whoever asked has gone
             try:
                 change = request.change
                 outcome = change(self._processor.layers) if callable(change) else change
                 self._processor.apply(outcome, request.cause)
             except RecordError as error:
-                if not request.done.done():
-                    request.done.set_exception(error)
+                request.done.set_exception(error)
             else:
                 applied.append(request)
 
-    async def _take_records(self, taken: int) -> int:
-        pause_at = time.perf_counter() + _YIELD_S
-        while taken < self._limit and (record := self.inbox.take()) is not None:
+    async def _take_records(self, records: int, size: int) -> tuple[int, int]:
+        """Take what waits, up to the bounds; *records* of *size* bytes were taken before."""
+        pace = Pace()
+        while records < self._narrowing.limit and size < _MAX_BATCH_BYTES:
+            record = self.inbox.take()
+            if record is None:
+                break
             self._take(record)
-            taken += 1
-            if time.perf_counter() > pause_at:
-                await asyncio.sleep(0)
-                pause_at = time.perf_counter() + _YIELD_S
-        return taken
+            records += 1
+            size += len(record.value or b"")
+            await pace.breathe()
+        return records, size
 
     def _take(self, record: Record) -> None:
-        self._last = record
-        if (record.topic, record.offset) in self._refused:
-            self._processor.refuse(record, Reject("refused-by-broker", "its outputs cannot be written"), 3)
+        if self._refused and (record.topic, record.offset) in self._refused:
+            # by its own timestamp even the dead letter might be refused
+            sound = record._replace(timestamp=min(record.timestamp, self.now()))
+            reason = Reject("refused-by-broker", "its outputs cannot be written")
+            self._processor.refuse(sound, reason, _REFUSED_ATTEMPTS)
         else:
             self._processor.take(record)
 
-    async def _commit(self, producer: TransactionalProducer, batch: Batch, requests: list[_Request]) -> None:
+    def _resume(self) -> None:
+        if self._refuse_resume:
+            self._refuse_resume = False
+            self._processor.refuse_resume(Reject("refused-by-broker", "its outputs cannot be written"))
+        else:
+            self._processor.resume()
+
+    async def _commit(self, producer: TransactionalProducer, flight: _Flight, batch: Batch) -> None:
         started = time.perf_counter()
-        changelogs = self._changelog_outputs(batch)
+        self._flight = flight
         offsets = {TopicPartition(topic, self.partition): at for topic, at in batch.next_offsets.items()}
-        ends = await producer.commit([*batch.outputs, *changelogs], offsets)
-        names_of_logs = self._changelogs()
-        reached = {topic: end for (topic, _), end in ends.items() if topic in names_of_logs}
-        self._store.apply(iter(batch.changes), reached)
+        ends = await producer.commit([*batch.outputs, *self._changelog_outputs(batch)], offsets)
+        reached = {topic: end for (topic, _), end in ends.items() if topic in self._changelogs}
+        self._store.apply(batch.changes, reached)
         self._processor.committed()
-        for request in requests:
-            if not request.done.done():
-                request.done.set_result(None)
+        self.next_offsets |= batch.next_offsets
+        flight.settle()
         self._committing = False
+        self._commits += 1
         self._changed.set()
         self.inbox.wake.set()
         self._succeeded(batch, time.perf_counter() - started)
 
     def _succeeded(self, batch: Batch, seconds: float) -> None:
-        self._failures = 0
-        self._limit = min(self._cluster.settings.batch_records, self._limit * 2)
+        self._flight = None
+        self._recovery.committed()
+        self._narrowing.committed(batch.records)
+        self._refused = {
+            (topic, offset) for topic, offset in self._refused if offset >= self.next_offsets.get(topic, 0)
+        }
         self._observe(batch, seconds)
         self._guard.count(batch.records, batch.failures)
 
@@ -284,48 +355,59 @@ class Task:
             metrics.dead_letters.labels(stage).inc(batch.dead_letters)
             self._log.warning("record.dead_lettered", count=batch.dead_letters)
         now = self.now()
-        for topic in {output.topic for output in batch.outputs}:
-            times = [output.timestamp for output in batch.outputs if output.topic == topic]
-            metrics.outputs.labels(topic).inc(len(times))
-            latency = metrics.output_latency.labels(topic)
-            for timestamp in times:
-                latency.observe((now - timestamp) / 1000)
+        ages: defaultdict[str, list[float]] = defaultdict(list)
+        for output in batch.outputs:
+            ages[output.topic].append((now - output.timestamp) / 1000)
+        for topic, seconds_of_topic in ages.items():
+            metrics.outputs.labels(topic).inc(len(seconds_of_topic))
+            metrics.output_latency.observe(topic, seconds_of_topic)
 
-    def _failed(self, group: BaseExceptionGroup[Exception]) -> None:
-        """Note why the session ended, and narrow the batch down to what cannot be written."""
-        first = _first(group)
-        self._failures += 1
+    def _failed(self, error: Exception) -> float:
+        """Note why the session ended, and narrow down what cannot be written; seconds to wait."""
+        if isinstance(error, StageFailed):
+            raise error
         self._cluster.metrics.rebuilds.labels(self.unit.stage.name).inc()
-        known = isinstance(first, PipelineError)
-        self._log.warning(
-            "task.rebuilt",
-            error=f"{type(first).__name__}: {first}",
-            failures=self._failures,
-            exc_info=None if known else first,
-        )
-        if self._limit == 1 and isinstance(first, RecordRefusedError) and self._last is not None:
-            self._refused.add((self._last.topic, self._last.offset))
-        if self._failures > 1:
-            self._limit = max(1, self._limit // 2)
-        if self._failures > _MAX_FAILURES:
-            raise StageFailed(
-                f"{self._name}: {self._failures} failures in a row, the last: {first}"
-            ) from first
+        wait_s = self._recovery.wait_s(error)
+        told = {"error": f"{type(error).__name__}: {error}", "failures": self._recovery.failures}
+        if isinstance(error, PipelineError):
+            self._log.warning("task.rebuilt", wait_s=round(wait_s, 1), **told)
+        else:
+            self._log.error("task.rebuilt", wait_s=round(wait_s, 1), exc_info=error, **told)
+        if isinstance(error, StoreError):
+            self._store.wipe(str(error))
+        if isinstance(error, RecordRefusedError) and self._flight is not None:
+            self._narrow(self._flight)
+        elif self._recovery.failures > 1:
+            self._narrowing.failed()
+        return wait_s
+
+    def _narrow(self, flight: _Flight) -> None:
+        if flight.culprit is not None:
+            self._refused.add(flight.culprit)
+        elif flight.resumed and not (flight.records or flight.requests):
+            self._refuse_resume = True
+        self._narrowing.refused(flight.records)
 
     def _abandon(self) -> None:
         """Drop everything uncommitted."""
+        self._follower.pause(self.partition)
         self.inbox.close()
         self._processor.discard()
+        self._flight = None
         self._committing = False
+        self._resting = False
         for request in self._requests:
             request.done.cancel()
         self._requests.clear()
 
-    async def _back_off(self) -> None:
-        if self._failures and not self._stopping:
+    async def _back_off(self, wait_s: float) -> None:
+        if wait_s:
             self.state = "backing off"
-            first, longest = _BACKOFF_S
-            await asyncio.sleep(min(longest, first * 2 ** min(self._failures - 1, 10)))
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._stopping.wait()
+            except TimeoutError:
+                return
 
     def _producer(self) -> TransactionalProducer:
         application_id, stage = self._cluster.application_id, self.unit.stage.name
@@ -343,7 +425,7 @@ class Task:
         folder = self._cluster.settings.state_dir / application_id / stage.name / str(self.partition)
         return LocalStore(folder, origin)
 
-    def _changelogs(self) -> dict[str, str]:
+    def _changelog_topics(self) -> dict[str, str]:
         """Changelog topic -> store name."""
         stage = self.unit.stage
         return {
@@ -352,7 +434,7 @@ class Task:
         }
 
     def _changelog_outputs(self, batch: Batch) -> list[Output]:
-        topics = {store: topic for topic, store in self._changelogs().items()}
+        topics = {store: topic for topic, store in self._changelogs.items()}
         now = self.now()
         return [
             Output(topics[store], self.partition, now, key, value, [])
@@ -371,8 +453,3 @@ class Task:
         return Event(
             topic="", key="", value=None, id=seed, received_at=now, traceparent=new_traceparent(seed.encode())
         )
-
-
-def _first(group: BaseExceptionGroup[Exception]) -> Exception:
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

@@ -8,44 +8,47 @@ task, so starting the next producer fences this one and ends its open transactio
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
-    CorruptRecordException,
+    InvalidProducerEpoch,
     InvalidTimestampError,
     KafkaError,
     MessageSizeTooLargeError,
+    ProducerFenced,
     RecordListTooLargeError,
 )
 
 from pipeline.codec import Output
 from pipeline.errors import BrokerError
+from pipeline.runtime.closing import stop_producer
 from pipeline.runtime.connection import Connection
+from pipeline.runtime.pace import Pace
 
-__all__ = ["RecordRefusedError", "TransactionalProducer", "broker_errors"]
-
-_log = structlog.get_logger(__name__)
+__all__ = ["FencedError", "RecordRefusedError", "TransactionalProducer", "broker_errors"]
 
 #: Answers of the broker that speak of the records themselves: repeating them cannot help.
 _ABOUT_RECORDS = (
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     InvalidTimestampError,
-    CorruptRecordException,
 )
 
-#: Seconds that stopping a worthless producer may take; ``stop()`` flushes and can wait for ever.
-_DROP_TIMEOUT_S = 2.0
+#: Answers to a producer that another one has replaced, or that overran its transaction's time.
+_FENCED = (ProducerFenced, InvalidProducerEpoch)
 
 Ends = dict[tuple[str, int], int]
 
 
 class RecordRefusedError(BrokerError):
     """The broker refused a record of the batch for what it is."""
+
+
+class FencedError(BrokerError):
+    """Another producer has this task's id, or the transaction took too long."""
 
 
 @contextmanager
@@ -57,6 +60,8 @@ def broker_errors(doing: str) -> Iterator[None]:
         raise
     except _ABOUT_RECORDS as error:
         raise RecordRefusedError(f"{doing}: {type(error).__name__}") from error
+    except _FENCED as error:
+        raise FencedError(f"{doing}: {type(error).__name__}") from error
     except (KafkaError, OSError, TimeoutError) as error:
         raise BrokerError(f"{doing}: {type(error).__name__}: {error}") from error
     except (AssertionError, ValueError, RuntimeError) as error:
@@ -107,32 +112,52 @@ class TransactionalProducer:
 
     async def drop(self) -> None:
         """Give the producer up, whatever state it is in."""
-        try:
-            async with asyncio.timeout(_DROP_TIMEOUT_S):
-                await self._producer.stop()
-        except (KafkaError, OSError, TimeoutError, RuntimeError, AssertionError) as error:
-            _log.debug("producer.dropped", error=type(error).__name__)
+        await stop_producer(self._producer)
 
     async def _send(self, outputs: Sequence[Output]) -> Ends:
         by_partition: dict[tuple[str, int], list[Output]] = {}
         for output in outputs:
             by_partition.setdefault((output.topic, output.partition), []).append(output)
-        sent: list[tuple[tuple[str, int], int, Awaitable[Any]]] = []
-        for place, records in by_partition.items():
-            for builder in self._built(records):
-                future = await self._producer.send_batch(builder, place[0], partition=place[1])
-                sent.append((place, builder.record_count(), future))
-        results = await asyncio.gather(*(future for _, _, future in sent))
+        sent: list[tuple[tuple[str, int], int, asyncio.Future[Any]]] = []
+        try:
+            for place, records in by_partition.items():
+                await self._send_to(place, records, sent)
+            results = await asyncio.gather(*(future for _, _, future in sent))
+        finally:
+            for _, _, future in sent:
+                future.cancel()  # after a failure nobody will look at the others
         return {
-            place: metadata.offset + count for (place, count, _), metadata in zip(sent, results, strict=True)
+            place: metadata.offset + count
+            for (place, count, _), metadata in zip(sent, results, strict=True)
+            if metadata.offset >= 0  # a repeated batch that the broker knew already has none
         }
 
-    def _built(self, records: Sequence[Output]) -> Iterator[Any]:
+    async def _send_to(
+        self,
+        place: tuple[str, int],
+        records: Sequence[Output],
+        sent: list[tuple[tuple[str, int], int, asyncio.Future[Any]]],
+    ) -> None:
+        """Send *records* in batches, one after another: two pending ones to one partition race."""
+        pace = Pace()
         builder = self._producer.create_batch()
-        for _, _, timestamp, key, value, headers in records:
-            if builder.append(timestamp=timestamp, key=key, value=value, headers=headers) is None:
-                yield builder
+        for record in records:
+            if not _appended(builder, record):
+                sent.append((place, builder.record_count(), await self._submitted(builder, place)))
                 builder = self._producer.create_batch()
-                builder.append(timestamp=timestamp, key=key, value=value, headers=headers)
+                _appended(builder, record)
+            await pace.breathe()
+        sent.append((place, builder.record_count(), await self._submitted(builder, place)))
+
+    async def _submitted(self, builder: Any, place: tuple[str, int]) -> asyncio.Future[Any]:
         builder.close()
-        yield builder
+        future: asyncio.Future[Any] = await self._producer.send_batch(builder, place[0], partition=place[1])
+        return future
+
+
+def _appended(builder: Any, record: Output) -> bool:
+    """Whether *record* still fitted into *builder*."""
+    return (
+        builder.append(timestamp=record.timestamp, key=record.key, value=record.value, headers=record.headers)
+        is not None
+    )

@@ -87,14 +87,18 @@ class Worker:
         Work until ``stop``.
 
         Raises:
-            TimeoutError: the deadline of stopping passed; what was uncommitted will be done again.
+            ExceptionGroup: of a `TimeoutError` where the deadline of stopping passed, what was uncommitted
+                will be done again; else of what no group or service could handle.
         """
         async with asyncio.TaskGroup() as tasks:
             jobs = [
                 tasks.create_task(group.run(), name=f"group {name}") for name, group in self.groups.items()
             ]
             serving = [tasks.create_task(one.run(), name=one.name) for one in self._services]
-            measuring = tasks.create_task(self._measure(), name="measure")
+            measuring = [
+                tasks.create_task(self._measure_loop(), name="measure loop"),
+                tasks.create_task(self._measure_lags(), name="measure lags"),
+            ]
             await self._stopping.wait()
             _log.info("worker.stopping")
             async with asyncio.timeout(self._cluster.settings.stop_timeout_s):
@@ -104,23 +108,35 @@ class Worker:
                 for group in self.groups.values():
                     group.stop()
                 await _ended(jobs)
-            measuring.cancel()
+            for measure in measuring:
+                measure.cancel()
         _log.info("worker.stopped")
 
     async def lags(self) -> dict[str, int]:
-        """Records not yet processed, by stage."""
+        """
+        Records not yet processed, by stage.
+
+        Raises:
+            BrokerError: it is not known now.
+        """
         return {name: sum((await group.lag()).values()) for name, group in self.groups.items()}
 
-    async def _measure(self) -> None:
+    async def _measure_loop(self) -> None:
         while True:
             before = time.monotonic()
             await asyncio.sleep(_MEASURE_S)
             self.loop_lag_s = time.monotonic() - before - _MEASURE_S
             self._cluster.metrics.loop_lag.set(self.loop_lag_s)
-            try:
-                self.last_lags = await self.lags()
-            except BrokerError as error:
-                _log.debug("lag.unknown", error=str(error))
+
+    async def _measure_lags(self) -> None:
+        """Keep the lag gauges fresh; each group is asked by itself, so that one holds up no other."""
+        while True:
+            for group in self.groups.values():
+                try:
+                    await group.lag()
+                except BrokerError as error:
+                    _log.debug("lag.unknown", error=str(error))
+            await asyncio.sleep(_MEASURE_S)
 
 
 async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
