@@ -3,8 +3,8 @@ START HERE: the independent proof that the pipeline did what it says, without an
 
 `verify` reckons from the ledger, in SQL, every fact, every measure of every window and every contact's tags,
 and compares them with what a fresh read_committed consumer read from the topics in `READS` and with what the
-Users API's sandbox holds at the end (`holdings`). It must be called when the traffic has stopped and everything
-is drained. The reader is the caller's: records come as plain mappings, see `oracle_records`.
+Users API's sandbox holds at the end (`holdings`). It must be called when the traffic has stopped and
+everything is drained. The reader is the caller's: records come as plain mappings, see `oracle_records`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -128,8 +128,8 @@ def _nonzero(database: Database) -> dict[str, int]:
     kinds = [
         _number(
             database,
-            "SELECT count(*) FROM published WHERE (dimension = $kind OR starts_with(dimension, $kind || ':')) "
-            "AND (sent > 0 OR received > 0)",
+            "SELECT count(*) FROM published WHERE (sent > 0 OR received > 0) "
+            "AND (dimension = $kind OR starts_with(dimension, $kind || ':'))",
             kind=kind,
         )
         for kind in DIMENSION_KINDS

@@ -37,7 +37,8 @@ _TAGS: Final = """
             ORDER BY l.tag_id = t.trimmed DESC, h.location_id IS NULL, l.tag_id) = 1)
     SELECT contact_key, coalesce(tag_folded, folded) AS folded, tag_id,
            list_sort(list(DISTINCT system)) AS systems, any_value(name) AS name,
-           any_value(location_id) AS location_id, any_value(colour) AS colour, any_value(description) AS description
+           any_value(location_id) AS location_id, any_value(colour) AS colour,
+           any_value(description) AS description
     FROM matched GROUP BY contact_key, coalesce(tag_folded, folded), tag_id
 """
 _TOLD: Final = """
@@ -63,20 +64,21 @@ def check_contacts(database: Database) -> None:
         FROM people p FULL JOIN people_told t USING (contact_key) WHERE p.natives IS DISTINCT FROM t.natives
         """,
     )
-    # The name of a tag that matches no location tag is spelled as on one of the systems: compared folded only.
+    # The name of a tag that matches no location tag is spelled as on one of the systems: compared folded.
     database.compare(
         "enriched contact's tag",
         "SELECT count(*) FROM expected_tags",
         """
         WITH one AS (
-            SELECT contact_key, folded, tag_id, concat_ws(' ', systems, name, location_id, colour, description) AS told
+            SELECT contact_key, folded, tag_id,
+                   concat_ws(' ', systems, name, location_id, colour, description) AS told
             FROM expected_tags),
         other AS (
             SELECT contact_key, folded, tag_id,
-                   concat_ws(' ', list_sort(systems), if(tag_id IS NULL, NULL, name), location_id, colour, description)
-                       AS told
+                   concat_ws(' ', list_sort(systems), if(tag_id IS NULL, NULL, name), location_id,
+                             colour, description) AS told
             FROM tags_told)
-        SELECT concat_ws(' ', coalesce(one.contact_key, other.contact_key), coalesce(one.folded, other.folded)),
+        SELECT coalesce(one.contact_key, other.contact_key) || ' ' || coalesce(one.folded, other.folded),
                one.told, other.told
         FROM one FULL JOIN other ON one.contact_key = other.contact_key AND one.folded = other.folded
             AND one.tag_id IS NOT DISTINCT FROM other.tag_id
@@ -86,11 +88,12 @@ def check_contacts(database: Database) -> None:
 
 
 def check_truth(database: Database) -> None:
-    """Each tag of an activity was on its person, and matched so, at some time within the poll delay before."""
+    """Each tag of an activity was on its person, and matched so, at some time within the poll delay."""
     database.run("""
         CREATE TABLE typed_versions AS
         SELECT v.contact_key, v.tenant, v.system, f.trimmed, f.folded, v.at_ms, v.until_ms
-        FROM (SELECT *, unnest(tags) AS text FROM contact_versions WHERE NOT removed) v JOIN folds f USING (text);
+        FROM (SELECT *, unnest(tags) AS text FROM contact_versions WHERE NOT removed) v
+            JOIN folds f USING (text);
         CREATE TABLE tags_carried AS
         SELECT fact_id, contact_key, tenant, received_ms, unnest(tags, recursive := true) FROM activities;
         CREATE TABLE named_versions AS
@@ -108,8 +111,10 @@ def check_truth(database: Database) -> None:
             WHERE v.contact_key = c.contact_key AND v.system = c.system
               AND v.at_ms <= c.received_ms + $poll_delay_ms AND v.until_ms >= c.received_ms - $poll_delay_ms
               AND (c.tag_id IS NULL AND v.folded = c.folded
-                OR t.tag_id = c.tag_id AND t.folded = c.folded AND (v.trimmed = t.tag_id OR v.folded = t.folded)
-                   AND t.at_ms <= c.received_ms + $poll_delay_ms AND t.until_ms >= c.received_ms - $poll_delay_ms))
+                OR t.tag_id = c.tag_id AND t.folded = c.folded
+                    AND (v.trimmed = t.tag_id OR v.folded = t.folded)
+                   AND t.at_ms <= c.received_ms + $poll_delay_ms
+                       AND t.until_ms >= c.received_ms - $poll_delay_ms))
         """,
     )
     database.compare("activity lacks a tag", _LACKING_TOTAL, _LACKING_WRONG)
@@ -127,13 +132,15 @@ _LASTING: Final = """
             WHERE k.contact_key = a.contact_key AND k.system = v.system AND r.resource = 'contacts'
               AND r.received_ms < a.received_ms - $poll_delay_ms))
 """
-_LACKING_TOTAL: Final = f"WITH {_LASTING} SELECT count(*) FROM lasting"
+_LACKING_TOTAL: Final = f"WITH {_LASTING} SELECT count(*) FROM lasting"  # noqa: S608
 _LACKING_WRONG: Final = f"""
     WITH {_LASTING}
-    SELECT contact_key || ' ' || fact_id, system || ' ' || folded, list_transform(tags, lambda t: t.folded)::VARCHAR
+    SELECT contact_key || ' ' || fact_id, system || ' ' || folded,
+           list_transform(tags, lambda t: t.folded)::VARCHAR
     FROM lasting l
     WHERE NOT EXISTS (
         FROM (SELECT unnest(l.tags) AS tag)
         WHERE list_contains(tag.systems, l.system) AND (tag.folded = l.folded OR EXISTS (
-            FROM named_versions t WHERE t.tag_id = tag.tag_id AND (t.folded = l.folded OR t.tag_id = l.folded))))
+            FROM named_versions t WHERE t.tag_id = tag.tag_id
+                AND (t.folded = l.folded OR t.tag_id = l.folded))))
 """  # noqa: S608

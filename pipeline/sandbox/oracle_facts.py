@@ -1,9 +1,9 @@
 """
 The oracle's first part: which facts must and may have become activities, and what each must say.
 
-A fact must be there if a webhook that tells it was accepted, or if polling finds it at the end; it may be there
-if it was ever true. Each is there once, with what the ledger says of it, under a contact key that its person
-had at the time, and not earlier or later than one of its webhooks was under way. Makes these tables:
+A fact must be there if a webhook that tells it was accepted, or if polling finds it at the end; it may be
+there if it was ever true. Each is there once, with what the ledger says of it, under a contact key that its
+person had at the time, and not earlier or later than one of its webhooks was under way. Makes these tables:
 
 ``told``           the message facts of ``activities``, with where they came from
 ``opts_told``, ``conversations_told``  likewise
@@ -25,17 +25,20 @@ _IMPLIED: Final = """
                               AND w.updated_ms = m.updated_ms AND w.is_accepted) AS is_required
         FROM messages m),
     facts AS (
-        SELECT message_id, if(outgoing, 'sent', 'received') AS fact, created_ms AS at_ms, is_required FROM versions
+        SELECT message_id, if(outgoing, 'sent', 'received') AS fact, created_ms AS at_ms, is_required
+        FROM versions
         UNION ALL
         SELECT message_id, 'status:' || status, updated_ms, is_required FROM versions WHERE outgoing
         UNION ALL
-        SELECT message_id, 'priced:' || segments || ':' || price, updated_ms, is_required FROM versions WHERE outgoing)
+        SELECT message_id, 'priced:' || segments || ':' || price, updated_ms, is_required
+        FROM versions WHERE outgoing)
     SELECT message_id, fact, list(at_ms) AS times, bool_or(is_required) AS is_required FROM facts GROUP BY ALL
 """
 _TOLD: Final = """
     CREATE TABLE told AS
     WITH origins AS (
-        SELECT traceparent, any_value(source) AS source FROM received WHERE traceparent IS NOT NULL GROUP BY ALL)
+        SELECT traceparent, any_value(source) AS source
+        FROM received WHERE traceparent IS NOT NULL GROUP BY ALL)
     SELECT a.*, o.source,
            CASE a.type WHEN 'sakari.message.sent.v1' THEN 'sent'
                        WHEN 'sakari.message.received.v1' THEN 'received'
@@ -70,13 +73,14 @@ def _check_presence(database: Database) -> None:
     database.compare(
         "message fact missing",
         "SELECT count(*) FROM implied WHERE is_required",
-        "SELECT message_id || ' ' || fact, 'an activity', 'none' FROM implied ANTI JOIN told USING (message_id, fact)"
-        " WHERE is_required",
+        "SELECT message_id || ' ' || fact, 'an activity', 'none' "
+        "FROM implied ANTI JOIN told USING (message_id, fact) WHERE is_required",
     )
     database.compare(
         "message fact invented",
         "SELECT count(*) FROM told",
-        "SELECT message_id || ' ' || fact, 'nothing', 'an activity' FROM told ANTI JOIN implied USING (message_id, fact)",
+        "SELECT message_id || ' ' || fact, 'nothing', 'an activity' "
+        "FROM told ANTI JOIN implied USING (message_id, fact)",
     )
     database.compare(
         "message fact twice",
@@ -106,7 +110,8 @@ def _check_content(database: Database) -> None:
             f"message {field}",
             "SELECT count(*) FROM told",
             f"SELECT t.message_id || ' ' || t.fact, m.{field}::VARCHAR, t.{field}::VARCHAR "  # noqa: S608
-            f"FROM told t JOIN known_messages m USING (message_id) WHERE m.{field} IS DISTINCT FROM t.{field}",
+            "FROM told t JOIN known_messages m USING (message_id) "
+            f"WHERE m.{field} IS DISTINCT FROM t.{field}",
         )
     # REST items carry neither job nor campaign.
     for field in ("job", "campaign"):
@@ -151,7 +156,9 @@ def _check_conversations(database: Database) -> None:
             SELECT conversation_id, any_value(contact_id) AS contact_id, any_value(hash) AS number,
                    min(created_ms) AS created_ms, max(closed_ms) AS closed_ms
             FROM conversations JOIN own_numbers USING (tenant, number) GROUP BY conversation_id)
-        SELECT conversation_id, contact_id, number, 'sakari.conversation.started.v1' AS type, created_ms AS at_ms FROM ends
+        SELECT conversation_id, contact_id, number,
+               'sakari.conversation.started.v1' AS type, created_ms AS at_ms
+        FROM ends
         UNION ALL
         SELECT conversation_id, contact_id, number, 'sakari.conversation.closed.v1', closed_ms FROM ends
         WHERE closed_ms IS NOT NULL
@@ -166,7 +173,8 @@ def _check_conversations(database: Database) -> None:
         "SELECT count(*) FROM conversation_facts",
         """
         SELECT coalesce(f.conversation_id, t.conversation_id) || ' ' || coalesce(f.type, t.type),
-               concat_ws(' ', f.at_ms, f.contact_id, f.number), concat_ws(' ', t.occurred_ms, t.contact_id, t.number)
+               concat_ws(' ', f.at_ms, f.contact_id, f.number),
+               concat_ws(' ', t.occurred_ms, t.contact_id, t.number)
         FROM conversation_facts f FULL JOIN conversations_told t USING (conversation_id, type)
         WHERE (f.at_ms, f.contact_id, f.number) IS DISTINCT FROM (t.occurred_ms, t.contact_id, t.number)
         """,
@@ -227,13 +235,14 @@ _UNTIMED_WRONG: Final = f"""
         SELECT contact_id, out,
                row_number() OVER (PARTITION BY contact_id ORDER BY received_ms, position) AS nth
         FROM opts_told SEMI JOIN (FROM untimed WHERE NOT is_contact_unsure) USING (contact_id))
-    SELECT coalesce(e.contact_id, s.contact_id) || ' ' || coalesce(e.nth, s.nth), e.out::VARCHAR, s.out::VARCHAR
+    SELECT coalesce(e.contact_id, s.contact_id) || ' ' || coalesce(e.nth, s.nth),
+           e.out::VARCHAR, s.out::VARCHAR
     FROM effective e FULL JOIN seen s USING (contact_id, nth) WHERE e.out IS DISTINCT FROM s.out
 """  # noqa: S608
 
 
 def _check_people(database: Database) -> None:
-    """Each fact of Sakari stands under a contact key that its contact had when it came, give or take polling."""
+    """Each fact stands under a contact key that its contact had when it came, give or take polling."""
     database.compare(
         "activity's contact key",
         "SELECT count(*) FROM activities WHERE type LIKE 'sakari.%' AND contact_id IS NOT NULL",

@@ -1,10 +1,10 @@
 """
 The oracle's second part: every measure of every window, from the ledger's facts in SQL (DESIGN §4).
 
-What is taken from the activities: when each fact was received (which decides what is late), and the dimensions
-of each message, those of its first activity. All else is the ledger's, as `oracle_facts` compared them. A fact
-that is late for a window of one width does not exist for that width: neither does an outbound message take
-replies there, nor a status correct another.
+What is taken from the activities: when each fact was received (which decides what is late), and the
+dimensions of each message, those of its first activity. All else is the ledger's, as `oracle_facts` compared
+them. A fact that is late for a window of one width does not exist for that width: neither does an outbound
+message take replies there, nor a status correct another.
 """
 
 from typing import Final
@@ -17,8 +17,8 @@ __all__ = ["check_measures"]
 #: each message fact once, and only if the ledger knows it
 _FACTS: Final = """
     CREATE TABLE facts AS
-    SELECT t.tenant, t.contact_key, t.account_id, t.message_id, t.fact, t.partition, t.position, t.received_ms,
-           t.backfill, t.occurred_ms, t.segments, t.price, m.created_ms,
+    SELECT t.tenant, t.contact_key, t.account_id, t.message_id, t.fact, t.partition, t.position,
+           t.received_ms, t.backfill, t.occurred_ms, t.segments, t.price, m.created_ms,
            coalesce(m.conversation_id, '-') AS conversation_id,
            list_concat(['all'], t.tag_dimensions[:$max_tags], t.own_dimensions) AS dimensions
     FROM told t JOIN implied USING (message_id, fact) JOIN known_messages m USING (message_id)
@@ -48,7 +48,8 @@ _WINDOWS: Final = """
     CREATE TABLE windows_of AS
     WITH times AS (
         SELECT tenant, created_ms AS at_ms FROM facts UNION SELECT tenant, occurred_ms FROM happenings)
-    SELECT tenant, at_ms, '1h' AS width, at_ms - at_ms % 3600000 AS start_ms, start_ms + 3600000 AS end_ms FROM times
+    SELECT tenant, at_ms, '1h' AS width, at_ms - at_ms % 3600000 AS start_ms, start_ms + 3600000 AS end_ms
+    FROM times
     UNION ALL
     SELECT t.tenant, t.at_ms, '1d', d.start_ms, d.end_ms
     FROM times t ASOF JOIN days d ON t.tenant = d.tenant AND t.at_ms >= d.start_ms
@@ -89,17 +90,20 @@ _BOOKED: Final = """
                        (occurred_ms, price::DECIMAL(28, 10), segments)) AS told
         FROM in_time WHERE fact LIKE 'priced:%'
         GROUP BY tenant, contact_key, account_id, message_id, width, start_ms, end_ms)
-    SELECT tenant, contact_key, width, start_ms, end_ms, dimensions, fact AS measure, 1::DECIMAL(28, 10) AS amount
+    SELECT tenant, contact_key, width, start_ms, end_ms, dimensions, fact AS measure,
+           1::DECIMAL(28, 10) AS amount
     FROM in_time WHERE fact IN ('sent', 'received')
     UNION ALL
-    SELECT tenant, contact_key, width, start_ms, end_ms, dimensions, if(is_delivered, 'delivered', 'failed'), 1
+    SELECT tenant, contact_key, width, start_ms, end_ms, dimensions,
+           if(is_delivered, 'delivered', 'failed'), 1
     FROM outcomes
     UNION ALL
     SELECT tenant, contact_key, width, start_ms, end_ms, dimensions, 'segments', told.segments FROM prices
     UNION ALL
     SELECT tenant, contact_key, width, start_ms, end_ms, dimensions, 'cost', told.cost FROM prices
     UNION ALL
-    SELECT tenant, contact_key, width, start_ms, end_ms, dimensions, 'replies', 1 FROM replies WHERE NOT is_late
+    SELECT tenant, contact_key, width, start_ms, end_ms, dimensions, 'replies', 1
+    FROM replies WHERE NOT is_late
     UNION ALL
     SELECT h.tenant, h.contact_key, w.width, w.start_ms, w.end_ms, h.dimensions, h.measure, 1
     FROM happenings h JOIN windows_of w ON w.tenant = h.tenant AND w.at_ms = h.occurred_ms
@@ -130,7 +134,8 @@ def check_measures(database: Database) -> None:
         database,
         "reply_seconds",
         "coalesce(h.counts, [])",
-        "list_sort([{bucket: e.key::INTEGER, number: e.value} for e in map_entries(coalesce(p.reply_seconds, MAP {}))])",
+        "list_sort([{bucket: e.key::INTEGER, number: e.value} "
+        "for e in map_entries(coalesce(p.reply_seconds, MAP {}))])",
     )
     _compare_derived(database)
     _check_windows(database)

@@ -1,9 +1,9 @@
 """
 The oracle's fourth part: what the Users API holds at the end is what the topics say last.
 
-In the catalogue's dialect each window of the dimensions ``all`` and ``tag`` stands there whole, with its newest
-revision; in the vendor's, each dimension's newest day as custom values, and contacts' totals as custom fields.
-The measures themselves are compared with the ledger by `oracle_measures`, contacts' totals here.
+In the catalogue's dialect each window of the dimensions ``all`` and ``tag`` stands there whole, with its
+newest revision; in the vendor's, each dimension's newest day as custom values, and contacts' totals as custom
+fields. The measures themselves are compared with the ledger by `oracle_measures`, contacts' totals here.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,8 +27,8 @@ def holdings(state: SandboxState) -> Iterator[dict[str, Any]]:
     """
     What the Users API's sandbox was given: rows of `HELD`.
 
-    ``submission``: the name is the window key, the value its metrics; ``custom_value``; ``contact_field``: the
-    owner is the contact's id.
+    ``submission``: the name is the window key, the value its metrics; ``custom_value``; ``contact_field``:
+    the owner is the contact's id.
     """
     for location in state.users.locations.values():
         row = {"location_id": location.id}

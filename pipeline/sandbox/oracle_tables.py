@@ -232,10 +232,12 @@ def _derive(database: Database) -> None:
     database.run("""
         CREATE TABLE accepted AS
         WITH ends AS (
-            SELECT webhook, bool_or(accepted) AS is_accepted, bool_or(NOT accepted AND attempts > 0) AS is_unknown,
+            SELECT webhook, bool_or(accepted) AS is_accepted,
+                   bool_or(NOT accepted AND attempts > 0) AS is_unknown,
                    max(at_ms) FILTER (attempts > 0) AS until_ms
             FROM deliveries GROUP BY webhook)
-        SELECT w.*, coalesce(e.is_accepted, false) AS is_accepted, coalesce(e.is_unknown, false) AS is_unknown,
+        SELECT w.*, coalesce(e.is_accepted, false) AS is_accepted,
+               coalesce(e.is_unknown, false) AS is_unknown,
                coalesce(e.until_ms, w.at_ms) AS until_ms
         FROM webhooks w LEFT JOIN ends e USING (webhook)
     """)
