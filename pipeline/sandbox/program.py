@@ -3,7 +3,8 @@ START HERE: the sandbox as one program - both APIs, sample traffic, the ledger, 
 
 `opened` brings all of it up; `Program` starts and stops the traffic. The control port (loopback only) is
 how another process does the same: ``GET /status``, ``PUT /traffic`` with ``{"receiver", "rate"?, "count"?}``,
-``DELETE /traffic``, ``POST /drain``, ``POST /send``, ``GET /holdings`` (for the oracle), and ``/_sandbox/faults`` as on both APIs.
+``DELETE /traffic``, ``POST /drain``, ``POST /send``, ``GET /holdings`` (for the oracle), and
+``/_sandbox/faults`` as on both APIs.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from aiohttp import web
 
 from pipeline.errors import ConfigError
 from pipeline.sandbox.faults import Faults
+from pipeline.sandbox.holdings_file import forget_holdings, write_holdings
 from pipeline.sandbox.http_app import admin_faults
 from pipeline.sandbox.http_servers import SandboxServers, SandboxSettings, sandbox_servers
 from pipeline.sandbox.ledger import Ledger, wall_ms
@@ -105,6 +107,7 @@ class Program:
         assert self._tasks is not None
         self.traffic.rate = rate or self.traffic.rate
         self._stop.clear()
+        forget_holdings(self.options.ledger)
         self._running = self._tasks.create_task(
             self.traffic.run(count=count, stop=self._stop), name="sandbox traffic"
         )
@@ -117,9 +120,16 @@ class Program:
         self.traffic.ledger.flush()
 
     async def drain(self) -> None:
-        """Return when every webhook has had its last attempt."""
+        """Return when every webhook has had its last attempt, and all is written down."""
         await self.servers.webhooks.drain()
+        self.keep()
+
+    def keep(self) -> None:
+        """Write down every row of the ledger, and what the Users API holds."""
+        from pipeline.sandbox.oracle_posted import holdings  # noqa: PLC0415 - it brings an SQL engine
+
         self.traffic.ledger.flush()
+        write_holdings(self.options.ledger, holdings(self.servers.state))
 
 
 @asynccontextmanager
