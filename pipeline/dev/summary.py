@@ -1,31 +1,23 @@
 """What a run of `pipeline dev` amounts to: counts, latency, and what the oracle says."""
 
-import asyncio
 from collections import Counter
-from typing import Any, Final
+from typing import Any
 
-from pipeline.codec import Record
 from pipeline.dev.drain import scans
 from pipeline.dev.monitor import Monitor, quantile
 from pipeline.dev.stack import Stack
-from pipeline.runtime.reader import reading
-from pipeline.sandbox.oracle import READS, Report, verify
-from pipeline.sandbox.oracle_tables import OracleSettings
-from pipeline.settings import Settings
+from pipeline.dev.verification import read_topics, verified
 
-__all__ = ["oracle_settings", "records_for_oracle", "summary"]
-
-#: Topics whose records are counted beside those that the oracle reads.
-_COUNTED: Final = ("sakari.events", "users.events", "statistics.posted")
+__all__ = ["summary"]
 
 
 async def summary(stack: Stack, monitor: Monitor, seconds: float) -> dict[str, Any]:
     """The last line of ``--exit-after``: one JSON object of kind ``summary``."""
     status = await stack.sandbox.status()
-    records = await _read(stack)
+    records = await read_topics(stack.process.cluster.connection, stack.process.cluster.partitions)
     counts = Counter(record.topic for record in records)
     polls = sum(scans(stack).values())
-    report = await _verified(stack, records)
+    report = await verified(stack.settings, stack.sandbox.ledger, records, await stack.sandbox.holdings())
     return {
         "kind": "summary",
         "seconds": round(seconds, 1),
@@ -51,35 +43,3 @@ async def summary(stack: Stack, monitor: Monitor, seconds: float) -> dict[str, A
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 2)
-
-
-async def _read(stack: Stack) -> list[Record]:
-    cluster = stack.process.cluster
-    async with reading(cluster.connection, (*READS, *_COUNTED), cluster.partitions) as reader:
-        return [record async for record in reader.everything()]
-
-
-async def _verified(stack: Stack, records: list[Record]) -> Report:
-    identity_secret = stack.settings.identity_secret
-    assert identity_secret is not None
-    secret = identity_secret.reveal().encode()
-    return await asyncio.to_thread(
-        verify,
-        stack.sandbox.ledger,
-        records_for_oracle(records),
-        identity_secret=secret,
-        settings=oracle_settings(stack.settings),
-        held=await stack.sandbox.holdings(),
-    )
-
-
-def records_for_oracle(records: list[Record]) -> list[dict[str, Any]]:
-    """*records* as the oracle takes them."""
-    return [record._asdict() for record in records if record.topic in READS]
-
-
-def oracle_settings(settings: Settings) -> OracleSettings:
-    """What the oracle must be told of *settings*."""
-    return OracleSettings(
-        grace_s=settings.engagement.grace_s, reply_window_s=settings.engagement.reply_window_s
-    )

@@ -78,6 +78,12 @@ class Admin:
         expected = tuple(topics)
         return compared(expected, await self.found([topic.name for topic in expected]))
 
+    async def committed(self, group: str) -> dict[tuple[str, int], int]:
+        """Topic and partition -> the offset that *group* reads next, where it has committed one."""
+        async with self._asking(f"read the offsets of {group}"):
+            found = await self._client.list_consumer_group_offsets(group)
+        return {(at.topic, at.partition): kept.offset for at, kept in found.items() if kept.offset >= 0}
+
     async def apply(self, plan: Plan) -> None:
         """
         Create, grow and alter what *plan* says, and return when the cluster answers accordingly.

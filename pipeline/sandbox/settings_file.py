@@ -32,7 +32,12 @@ def written(program: Program, folder: Path, *, bootstrap_servers: str = "", rece
         "profile": "dev",
         "identity_secret": _secret(secrets, "identity", IDENTITY_SECRET),
         "kafka": {"bootstrap_servers": bootstrap_servers},
-        "runtime": {"state_dir": str(folder / "state")},
+        "runtime": {
+            "state_dir": str(folder / "state"),
+            # The partitions of a process that was killed are taken over after this.
+            "session_timeout_ms": 10_000,
+            "heartbeat_interval_ms": 2_000,
+        },
         "admin": {"port": 0},
         "receiver": {"port": receiver_port, "users_api_keys": [program.servers.public_key_pem]},
         "clock": {"interval_s": 1.0},
