@@ -7,8 +7,9 @@ from the seed. Stages can be wrapped, so that the oracle can be shown to find th
 
 import heapq
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from pipeline.sandbox.traffic_plot import Planned
 from pipeline.sandbox.traffic_recorder import Recorder
 from pipeline.sandbox.traffic_time import dev_grace_s
 from pipeline.sandbox.webhooks import Attempt, Webhooks
-from pipeline.sandbox.world import TenantWorld
+from pipeline.sandbox.world import TenantWorld, instant
 from pipeline.settings import Settings
 from pipeline.stage import Stage
 from pipeline.testing import EPOCH_MS, Driver
@@ -56,10 +57,10 @@ class Run:
 
     def __post_init__(self) -> None:
         self._rng = random.Random(f"run {self.seed}")
-        self._state = SandboxState(seed=self.seed)
+        self.state = SandboxState(seed=self.seed)
         self._ledger = Ledger(self.directory, clock=lambda: self.now_ms)
         self.traffic = Traffic(
-            self._state,
+            self.state,
             self._ledger,
             Webhooks(Faults()),
             seed=self.seed,
@@ -97,11 +98,17 @@ class Run:
         self._ledger.close()
         return self
 
-    def report(self) -> Report:
-        """What the oracle says."""
+    def report(self, held: Iterable[Mapping[str, Any]] | None = None) -> Report:
+        """What the oracle says; *held* is what the Users API holds, None: that is left out."""
         records = (record._asdict() for topic in READS for record in self.driver.records(topic))
         settings = OracleSettings(grace_s=GRACE_S, poll_delay_s=8)
-        return verify(self.directory, records, identity_secret=SECRET, settings=settings, now_ms=self.now_ms)
+        return verify(
+            self.directory, records, identity_secret=SECRET, settings=settings, held=held, now_ms=self.now_ms
+        )
+
+    def at(self) -> datetime:
+        """Now."""
+        return instant(self.now_ms)
 
     # -- webhooks ----------------------------------------------------------------------------------
 
