@@ -9,6 +9,7 @@ import pytest
 from pipeline.sandbox.oracle import holdings
 from tests.topology.oracle_run import Run
 
+TOTALS = ("sent", "delivered", "failed", "segments", "cost", "received", "replies", "opt_outs", "opt_ins")
 Held = list[dict[str, Any]]
 
 
@@ -39,20 +40,7 @@ def _post_windows(run: Run) -> None:
 def _post_contacts(run: Run) -> None:
     location = run.traffic.world.tenants["cedar"].location
     engaged = run.driver.table("engagement.contacts")
-    fields = {
-        name: location.put_custom_field({"name": f"engagement_{name}"}).id
-        for name in (
-            "sent",
-            "delivered",
-            "failed",
-            "segments",
-            "cost",
-            "received",
-            "replies",
-            "opt_outs",
-            "opt_ins",
-        )
-    }
+    fields = {name: location.put_custom_field({"name": f"engagement_{name}"}).id for name in TOTALS}
     for key, person in run.driver.table("contacts.enriched").items():
         for native in person.natives:
             if native.system == "users" and native.account_id == location.id and key in engaged:
@@ -92,9 +80,8 @@ def test_a_stale_value_is_caught(run: Run, kind: str, check: str) -> None:
 def test_a_window_never_posted_is_caught(run: Run) -> None:
     """What a location lacks is named."""
     held = [row for row in holdings(run.state) if "bolt|all" not in row["name"]]
-    assert failed(run, held) == {
-        "posted window": len({k for k in run.driver.table("engagement.metrics") if k.startswith("bolt|all")})
-    }
+    lacking = [key for key in run.driver.table("engagement.metrics") if key.startswith("bolt|all")]
+    assert failed(run, held) == {"posted window": len(lacking)}
 
 
 def test_a_window_posted_under_two_ids_is_caught(run: Run) -> None:
