@@ -137,13 +137,19 @@ class KafkaSettings(_Part):
     """How to reach Kafka."""
 
     bootstrap_servers: str = Field("", description="host:port,…; empty: `dev` starts an embedded Kafka")
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    sasl_username: str = ""
-    sasl_password: SecretRef | None = None
-    ssl_cafile: Path | None = None
-    ssl_certfile: Path | None = None
-    ssl_keyfile: Path | None = None
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how brokers are spoken to"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="how a SASL user is proven"
+    )
+    sasl_username: str = Field("", description="needed by SASL protocols")
+    sasl_password: SecretRef | None = Field(None, description="needed by SASL protocols")
+    ssl_cafile: Path | None = Field(
+        None, description="certificates of who signs the brokers'; else the system's"
+    )
+    ssl_certfile: Path | None = Field(None, description="our certificate, for mutual TLS")
+    ssl_keyfile: Path | None = Field(None, description="the key of our certificate")
 
 
 class RuntimeSettings(_Part):
@@ -151,31 +157,44 @@ class RuntimeSettings(_Part):
 
     state_dir: Path = Field(Path(".pipeline/state"), description="folder of the local stores")
     batch_records: int = Field(2000, ge=1, le=20_000, description="records at most in a transaction")
-    transaction_timeout_ms: int = Field(15_000, ge=1_000, le=60_000)
-    session_timeout_ms: int = Field(45_000, ge=6_000)
-    heartbeat_interval_ms: int = Field(3_000, ge=500)
-    rebalance_timeout_ms: int = Field(60_000, ge=6_000)
-    request_timeout_ms: int = Field(30_000, ge=1_000)
-    fetch_max_wait_ms: int = Field(50, ge=1, le=1_000)
+    transaction_timeout_ms: int = Field(
+        15_000, ge=1_000, le=60_000, description="an open transaction of a dead task blocks readers this long"
+    )
+    session_timeout_ms: int = Field(
+        45_000, ge=6_000, description="a silent process loses its partitions after it"
+    )
+    heartbeat_interval_ms: int = Field(3_000, ge=500, description="at most a third of the session's timeout")
+    rebalance_timeout_ms: int = Field(
+        60_000, ge=6_000, description="how long a rebalance waits for each process"
+    )
+    request_timeout_ms: int = Field(30_000, ge=1_000, description="of one request to a broker")
+    fetch_max_wait_ms: int = Field(
+        50,
+        ge=1,
+        le=1_000,
+        description="a fetch waits for records so long; the least latency of an idle topic",
+    )
     stop_timeout_s: float = Field(25.0, gt=0, description="deadline of an orderly stop")
 
 
 class AdminSettings(_Part):
     """The port of /live, /ready and /metrics."""
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(9464, ge=0, le=65_535, description="0 takes a free one")
 
 
 class ReceiverSettings(_Part):
     """The webhook receiver."""
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65_535, description="0 takes a free one")
-    max_body_bytes: int = Field(262_144, ge=1_024, le=921_600)
+    max_body_bytes: int = Field(262_144, ge=1_024, le=921_600, description="a larger webhook is refused")
     body_timeout_s: float = Field(15.0, gt=0, le=60, description="a body that takes longer is put off")
     max_in_flight: int = Field(200, ge=1, le=10_000, description="requests at a time; more are put off")
-    produce_timeout_s: float = Field(5.0, gt=0, le=30)
+    produce_timeout_s: float = Field(
+        5.0, gt=0, le=30, description="wait for Kafka's acknowledgement; then the sender is put off"
+    )
     timestamp_tolerance_s: int = Field(7_200, ge=60, description="age at most of a signed webhook")
     users_api_keys: tuple[str, ...] = Field((), description="PEM public keys (Ed25519) or paths of them")
 
@@ -183,7 +202,7 @@ class ReceiverSettings(_Part):
 class ClockSettings(_Part):
     """The source of time for stages."""
 
-    interval_s: float = Field(60.0, gt=0)
+    interval_s: float = Field(60.0, gt=0, description="between two ticks")
 
 
 class DecodeSettings(_Part):
@@ -203,15 +222,15 @@ class EngagementSettings(_Part):
 class PollSettings(_Part):
     """Intervals between the starts of scans, in seconds, per resource; and their limits."""
 
-    tags_s: float = Field(60.0, gt=0)
-    statistics_s: float = Field(900.0, gt=0)
-    accounts_s: float = Field(900.0, gt=0)
-    users_s: float = Field(300.0, gt=0)
-    users_contacts_s: float = Field(300.0, gt=0)
-    sakari_contacts_s: float = Field(300.0, gt=0)
-    messages_s: float = Field(300.0, gt=0)
-    conversations_s: float = Field(300.0, gt=0)
-    page_size: int = Field(100, ge=1, le=100)
+    tags_s: float = Field(60.0, gt=0, description="location tags with their details")
+    statistics_s: float = Field(900.0, gt=0, description="statistics")
+    accounts_s: float = Field(900.0, gt=0, description="social profiles")
+    users_s: float = Field(300.0, gt=0, description="users")
+    users_contacts_s: float = Field(300.0, gt=0, description="Users API contacts")
+    sakari_contacts_s: float = Field(300.0, gt=0, description="Sakari contacts")
+    messages_s: float = Field(300.0, gt=0, description="Sakari messages")
+    conversations_s: float = Field(300.0, gt=0, description="Sakari conversations")
+    page_size: int = Field(100, ge=1, le=100, description="items asked for in one page")
     reconcile_days: int = Field(7, ge=1, description="messages created within are published again")
     max_pages: int = Field(10_000, ge=1, description="a scan of more pages is endless: given up")
 
@@ -228,26 +247,28 @@ class SinkSettings(_Part):
 class BreakerSettings(_Part):
     """Back-off and circuit breaker of calls to one tenant's API."""
 
-    backoff_initial_s: float = Field(0.5, gt=0)
-    backoff_max_s: float = Field(60.0, gt=0)
-    failures_to_open: int = Field(5, ge=1)
-    open_s: float = Field(30.0, gt=0)
+    backoff_initial_s: float = Field(0.5, gt=0, description="first wait after a failure; doubles")
+    backoff_max_s: float = Field(60.0, gt=0, description="longest wait after a failure")
+    failures_to_open: int = Field(
+        5, ge=1, description="failures in a row after which nothing is sent for a while"
+    )
+    open_s: float = Field(30.0, gt=0, description="how long nothing is sent then")
 
 
 class SakariApiSettings(_Part):
     """Sakari's API."""
 
-    base_url: HttpUrl = "https://api.sakari.io"
-    timeout_s: float = Field(30.0, gt=0)
+    base_url: HttpUrl = Field("https://api.sakari.io", description="where the API is")
+    timeout_s: float = Field(30.0, gt=0, description="of one request")
     requests_per_s: float = Field(10.0, gt=0, description="our own limit; Sakari publishes none")
 
 
 class UsersApiSettings(_Part):
     """The Users API."""
 
-    base_url: HttpUrl = "https://services.leadconnectorhq.com"
-    version: str = "2021-07-28"
-    timeout_s: float = Field(30.0, gt=0)
+    base_url: HttpUrl = Field("https://services.leadconnectorhq.com", description="where the API is")
+    version: str = Field("2021-07-28", description="header Version of each request")
+    timeout_s: float = Field(30.0, gt=0, description="of one request")
     requests_per_10_s: int = Field(100, ge=1, description="per location")
     requests_per_day: int = Field(200_000, ge=1, description="per location")
 
@@ -255,9 +276,9 @@ class UsersApiSettings(_Part):
 class SakariAccount(_Part):
     """One Sakari account of a tenant."""
 
-    account_id: str = Field(min_length=1)
-    client_id: SecretRef
-    client_secret: SecretRef
+    account_id: str = Field(min_length=1, description="as in the API's paths and in webhooks")
+    client_id: SecretRef = Field(description="of the client credentials")
+    client_secret: SecretRef = Field(description="of the client credentials")
     webhook_secrets_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = Field(
         (), description="SHA-256 (hex) of each accepted path secret of ≥ 128 bits"
     )
@@ -266,12 +287,14 @@ class SakariAccount(_Part):
 class UsersLocation(_Part):
     """One Users API location of a tenant: a static token, or OAuth with a refresh token to begin with."""
 
-    location_id: str = Field(min_length=1)
-    company_id: str = ""
+    location_id: str = Field(min_length=1, description="as in the API and in webhooks")
+    company_id: str = Field("", description="agency that the location belongs to, for searching users")
     token: SecretRef | None = Field(None, description="Private Integration Token")
-    client_id: SecretRef | None = None
-    client_secret: SecretRef | None = None
-    refresh_token: SecretRef | None = None
+    client_id: SecretRef | None = Field(None, description="OAuth client")
+    client_secret: SecretRef | None = Field(None, description="OAuth client's secret")
+    refresh_token: SecretRef | None = Field(
+        None, description="the first one; later ones are kept in the topic tokens"
+    )
 
     @model_validator(mode="after")
     def _one_way_in(self) -> "UsersLocation":
@@ -284,14 +307,16 @@ class UsersLocation(_Part):
 class Tenant(_Part):
     """A customer: whose accounts and locations belong together."""
 
-    time_zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
-    region: Annotated[str, AfterValidator(_known_region)] = "US"
+    time_zone: Annotated[str, AfterValidator(_known_zone)] = Field("UTC", description="whose days count")
+    region: Annotated[str, AfterValidator(_known_region)] = Field(
+        "US", description="country of phone numbers that come without one"
+    )
     dialect: Literal["catalogue", "vendor"] = Field("catalogue", description="of statistics")
     accept_unverified: bool = Field(
         False, description="take unsigned Users API webhooks; they change no contact and no opt-out"
     )
-    sakari: tuple[SakariAccount, ...] = ()
-    users: tuple[UsersLocation, ...] = ()
+    sakari: tuple[SakariAccount, ...] = Field((), description="its Sakari accounts")
+    users: tuple[UsersLocation, ...] = Field((), description="its Users API locations")
 
     @cached_property
     def zone(self) -> ZoneInfo:
@@ -302,20 +327,22 @@ class Tenant(_Part):
 class SourceSettings(_Part):
     """Another product that sends webhooks to ``/in/source/<name>/<tenant>``; paths are dotted."""
 
-    auth: Literal["standard-webhooks", "shared-secret"]
-    secret: SecretRef
+    auth: Literal["standard-webhooks", "shared-secret"] = Field(description="how its webhooks are proven")
+    secret: SecretRef = Field(description="signing secret (whsec_…), or the shared one")
     header: str = Field("X-Webhook-Secret", description="of the shared secret")
-    type_path: str = "type"
-    id_path: str = "id"
+    type_path: str = Field("type", description="where the event's type stands")
+    id_path: str = Field("id", description="where the event's id stands; without one its content is its id")
     time_path: str = Field("", description="empty: the time of arrival")
-    phone_path: str = ""
-    country_path: str = ""
+    phone_path: str = Field("", description="where the contact's phone number stands; empty: no contact")
+    country_path: str = Field("", description="where that number's country stands (ISO 3166)")
 
 
 class LogSettings(_Part):
     """Logs."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="what is less is left out"
+    )
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: JSON when no terminal")
 
 
@@ -331,8 +358,12 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    application_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")] = "pipeline"
-    profile: Literal["dev", "production"] = "production"
+    application_id: str = Field(
+        "pipeline", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$", description="prefix of groups and transactions"
+    )
+    profile: Literal["dev", "production"] = Field(
+        "production", description="sizes of topics; production refuses what is unsafe"
+    )
     identity_secret: SecretRef | None = Field(None, description="≥ 32 characters; never rotated")
     kafka: KafkaSettings = KafkaSettings()
     runtime: RuntimeSettings = RuntimeSettings()
@@ -382,7 +413,7 @@ class Settings(BaseSettings):
                 else:
                     problems.append(f"{owned} stands in {name} twice; keep one")
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError("\n".join(problems))
         return tenants
 
     @field_validator("sources")
@@ -394,7 +425,7 @@ class Settings(BaseSettings):
             if not TENANT_NAME.fullmatch(name) or name in _PRODUCTS
         ]
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError("\n".join(problems))
         return sources
 
 
@@ -423,4 +454,4 @@ def load(file: Path | None = None) -> Settings:
 def _told(item: Any) -> list[str]:
     where = ".".join(str(part) for part in item["loc"]) or "settings"
     text = item["msg"].removeprefix("Value error, ")
-    return [f"{where}: {one}" for one in (text.split("; ") if item["type"] == "value_error" else [text])]
+    return [f"{where}: {one}" for one in text.split("\n")]
