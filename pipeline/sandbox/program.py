@@ -21,7 +21,6 @@ from aiohttp import web
 
 from pipeline.errors import ConfigError
 from pipeline.sandbox.faults import Faults
-from pipeline.sandbox.holdings_file import forget_holdings, write_holdings
 from pipeline.sandbox.http_app import admin_faults
 from pipeline.sandbox.http_servers import SandboxServers, SandboxSettings, sandbox_servers
 from pipeline.sandbox.ledger import Ledger, wall_ms
@@ -107,7 +106,6 @@ class Program:
         assert self._tasks is not None
         self.traffic.rate = rate or self.traffic.rate
         self._stop.clear()
-        forget_holdings(self.options.ledger)
         self._running = self._tasks.create_task(
             self.traffic.run(count=count, stop=self._stop), name="sandbox traffic"
         )
@@ -120,16 +118,9 @@ class Program:
         self.traffic.ledger.flush()
 
     async def drain(self) -> None:
-        """Return when every webhook has had its last attempt, and all is written down."""
+        """Return when every webhook has had its last attempt."""
         await self.servers.webhooks.drain()
-        self.keep()
-
-    def keep(self) -> None:
-        """Write down every row of the ledger, and what the Users API holds."""
-        from pipeline.sandbox.oracle_posted import holdings  # noqa: PLC0415 - it brings an SQL engine
-
         self.traffic.ledger.flush()
-        write_holdings(self.options.ledger, holdings(self.servers.state))
 
 
 @asynccontextmanager

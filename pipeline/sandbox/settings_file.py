@@ -33,7 +33,7 @@ def written(program: Program, folder: Path, *, bootstrap_servers: str = "", rece
         "identity_secret": _secret(secrets, "identity", IDENTITY_SECRET),
         "kafka": {"bootstrap_servers": bootstrap_servers},
         "runtime": {
-            "state_dir": str(folder / "state"),
+            "state_dir": str((folder / "state").absolute()),
             # The partitions of a process that was killed are taken over after this.
             "session_timeout_ms": 10_000,
             "heartbeat_interval_ms": 2_000,
