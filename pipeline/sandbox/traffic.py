@@ -137,13 +137,16 @@ class Traffic:
     def _planned(self) -> Iterator[Planned]:
         actions, weights = [action for action, _ in _ACTIONS], [weight for _, weight in _ACTIONS]
         plot, told = self._plot, 0.0
-        begun_ms = plot.now_ms
+        begun_ms, first = plot.now_ms, messages.begin(plot)
         while True:
             due = plot.pop_due()
-            for planned in due(plot.now_ms) if due else plot.rng.choices(actions, weights)[0](plot):
+            for planned in first or (
+                due(plot.now_ms) if due else plot.rng.choices(actions, weights)[0](plot)
+            ):
                 told += 1_000 / self.rate
                 plot.now_ms = begun_ms + int(told)
                 yield planned
+            first = ()
 
 
 def traffic_faults() -> tuple[FaultRule, ...]:

@@ -9,7 +9,7 @@ from pipeline.sandbox.traffic_plot import Actor, Planned, Plot
 from pipeline.sandbox.traffic_time import Era
 from pipeline.sandbox.world import Person
 
-__all__ = ["close", "inbound", "outbound", "send_campaign"]
+__all__ = ["begin", "close", "inbound", "outbound", "send_campaign"]
 
 #: what becomes of a message, and how often in a hundred
 _FATES: Final = {"delivered": 70, "error": 7, "undelivered": 5, "invalid": 3, "never": 11, "corrected": 4}
@@ -42,6 +42,16 @@ def outbound(plot: Plot) -> Iterable[Planned]:
     job = {"id": actor.tenant.account.ids.hexadecimal()} if plot.chance(0.25) else None
     template = plot.rng.choice(actor.tenant.templates) if plot.chance(0.3) else None
     return _send(plot, actor, job, template)
+
+
+def begin(plot: Plot) -> Iterable[Planned]:
+    """A message to two people of each tenant in the hour whose windows close first, before anything else."""
+    return [
+        each
+        for tenant in plot.world.tenants.values()
+        for person in [one for one in tenant.people if one.era is Era.CLOSING and writable(one)][:2]
+        for each in _send(plot, Actor(tenant, person), None, None)
+    ]
 
 
 def send_campaign(plot: Plot) -> Iterable[Planned]:

@@ -81,11 +81,15 @@ def change_number(plot: Plot) -> Iterable[Planned]:
 
 def opt(plot: Plot) -> Iterable[Planned]:
     """Somebody opts out, or back in; the payload carries the time."""
-    back = plot.chance(0.4)
-    actor = plot.anybody(
-        lambda person: _on_sakari(person) and not person.untimed and person.opted_out >= back
-    )
-    return _opt(plot, actor, ordered=False) if actor else ()
+    timed = [
+        Actor(tenant, person)
+        for tenant in plot.world.tenants.values()
+        for person in tenant.people
+        if _on_sakari(person) and not person.untimed
+    ]
+    out = [actor for actor in timed if actor.person.opted_out]
+    actor = plot.rng.choice(out if out and plot.chance(0.4) else timed)
+    return _opt(plot, actor, ordered=False)
 
 
 def opt_untimed(plot: Plot) -> Iterable[Planned]:

@@ -77,7 +77,8 @@ LOCATION_TAGS: Final = (
 _SAKARI_TAGS: Final = ("vip", "Newsletter", "SPÄTKAUF", "walk-in")
 _USERS_TAGS: Final = ("VIP", "newsletter ", "trial", "Walk-In")
 _PEOPLE: Final = 130  #: a tenant
-_ERAS: Final = ((Era.NOW, 84), (Era.RECENT, 5), (Era.CLOSING, 7), (Era.OLD, 4))
+#: how many in a hundred live in the past
+_ERAS: Final = ((Era.RECENT, 5), (Era.CLOSING, 7), (Era.OLD, 4))
 _FIRST_NAMES: Final = ("Ada", "Ben", "Chloé", "Dmitri", "Ewa", "Farid", "Grace", "Hiro", "Inês", "Jörg")
 _LAST_NAMES: Final = ("Example", "Muster", "O'Neil", "Sample", "Şahin", "Test")
 
@@ -243,10 +244,12 @@ def _tenant(state: SandboxState, spec: TenantSpec, world: World, rng: random.Ran
 
 
 def _people(tenant: TenantWorld, world: World, rng: random.Random) -> None:
-    eras, weights = [era for era, _ in _ERAS], [weight for _, weight in _ERAS]
+    eras = [era for era, share in _ERAS for _ in range(round(_PEOPLE * share / 100))]
+    eras += [Era.NOW] * (_PEOPLE - len(eras))
+    rng.shuffle(eras)
     born_ms = world.start_ms - HORIZON_MS - DAY_MS
     for index in range(_PEOPLE):
-        era = rng.choices(eras, weights)[0]
+        era = eras[index]
         person, _ = add_person(tenant, rng, at_ms=born_ms + index, users_only=index % 11 == 10)
         person.era = era
         person.offset_ms = world.start_ms - era_start_ms(era, world.start_ms, world.boundary_ms, rng)
