@@ -184,3 +184,17 @@ async def until(true: Callable[[], object]) -> None:
 def unavailable() -> BrokerError:
     """What the publisher raises while Kafka is away."""
     return BrokerError("writing to sources.received: TimeoutError")
+
+
+async def send_raw(
+    world: World, rest: bytes, line: bytes = f"POST {SAKARI_PATH} HTTP/1.1\r\n".encode()
+) -> bytes:
+    """Send a request byte for byte; the beginning of its answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.receiver.port)
+    try:
+        writer.write(line + b"Host: x\r\n" + rest)
+        await writer.drain()
+        return await reader.read(200)
+    finally:
+        writer.close()
+        await writer.wait_closed()
