@@ -29,6 +29,10 @@ async def stop_producer(producer: AIOKafkaProducer) -> None:
     if not await _stopped(producer, "producer"):
         sender = getattr(producer, "_sender", None)
         await _taken_down([getattr(sender, "sender_task", None)], producer.client)
+    # a fenced producer keeps an exception that nobody asks for, and asyncio would complain
+    waiter = getattr(getattr(producer, "_txn_manager", None), "_transaction_waiter", None)
+    if waiter is not None and waiter.done() and not waiter.cancelled():
+        waiter.exception()
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:

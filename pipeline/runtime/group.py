@@ -151,33 +151,35 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
 
     async def committed(self, partition: int) -> dict[str, int | None]:
         """See `pipeline.runtime.task.Follower`."""
-        assert self._consumer is not None
+        consumer = self._consumer
+        assert consumer is not None
         if not self.unit.reads:
             return {}
         with broker_errors("reading committed offsets"):
             async with asyncio.timeout(self._cluster.settings.request_timeout_ms / 1000):
                 return {
-                    topic: await self._consumer.committed(TopicPartition(topic, partition))
+                    topic: await consumer.committed(TopicPartition(topic, partition))
                     for topic in self._followed(partition)
                 }
 
     async def seek(self, partition: int, offsets: dict[str, int | None]) -> dict[str, int]:
         """See `pipeline.runtime.task.Follower`."""
-        assert self._consumer is not None
+        consumer = self._consumer
+        assert consumer is not None
         places = [TopicPartition(topic, partition) for topic in offsets]
         if not places:
             return {}
         with broker_errors("seeking"):
             async with asyncio.timeout(self._cluster.settings.request_timeout_ms / 1000):
-                begins = await self._consumer.beginning_offsets(places)
-                ends = await self._consumer.end_offsets(places)
+                begins = await consumer.beginning_offsets(places)
+                ends = await consumer.end_offsets(places)
             known = {
                 place.topic: self._within(place, offsets[place.topic], begins[place], ends[place])
                 for place in places
             }
             for place in places:
-                self._consumer.seek(place, known[place.topic])
-            self._consumer.resume(*places)
+                consumer.seek(place, known[place.topic])
+            consumer.resume(*places)
         self._paused.discard(partition)
         return known
 
@@ -196,14 +198,15 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
         """
         if not self.unit.reads:
             return {}
-        if self._consumer is None or not self._assigned.is_set():
+        consumer = self._consumer
+        if consumer is None or not self._assigned.is_set():
             raise BrokerError(f"{self.unit.stage.name} has no partitions now")
         tasks = dict(self.tasks)
         places = [TopicPartition(topic, number) for number in tasks for topic in self._followed(number)]
         with broker_errors(f"reading the lag of {self.unit.stage.name}"):
             async with asyncio.timeout(_LAG_S):
-                ends = await self._consumer.end_offsets(places)
-                reached = {place: await self._consumer.position(place) for place in places}
+                ends = await consumer.end_offsets(places)
+                reached = {place: await consumer.position(place) for place in places}
         lags = dict.fromkeys(tasks, 0)
         for place in places:
             task = tasks[place.partition]

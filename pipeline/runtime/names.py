@@ -1,5 +1,7 @@
 """The names that the runtime gives in Kafka: groups, transactional ids, changelogs."""
 
+from typing import Any
+
 from pipeline.stage import Stage, Store
 
 __all__ = ["changelog", "group_id", "inputs_of", "redrive", "transactional_id"]
@@ -15,7 +17,7 @@ def transactional_id(application_id: str, stage: str, partition: int) -> str:
     return f"{application_id}.{stage}.{partition}"
 
 
-def changelog(application_id: str, stage: str, store: "Store[object]") -> str:
+def changelog(application_id: str, stage: str, store: Store[Any]) -> str:
     """The changelog topic of *store*."""
     return store.changelog or f"{application_id}.{stage}.{store.name}.changelog"
 

@@ -223,6 +223,13 @@ class Running:
         """Return when it is."""
         await until(lambda: not self.worker.unready, "ready")
 
+    async def until_committed(self, records: int) -> None:
+        """Return when more than *records* input offsets are committed."""
+        await until(
+            lambda: sum(sum(task.next_offsets.values()) for task in self.tasks().values()) > records,
+            f"{records} committed",
+        )
+
     async def stop(self) -> None:
         """Stop in order, and raise what it ended with."""
         self.worker.stop()

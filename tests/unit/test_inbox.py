@@ -1,0 +1,79 @@
+"""The buffer between a consumer and a task: bounded, in order, without repetitions."""
+
+from pipeline.codec import Record
+from pipeline.runtime import inbox as module
+from pipeline.runtime.inbox import Inbox
+
+INPUTS = ("tables", "events")
+
+
+def order(record: Record) -> tuple[int, int]:
+    """By timestamp, then by input."""
+    return record.timestamp, INPUTS.index(record.topic)
+
+
+def record(topic: str, offset: int, timestamp: int = 0, value: bytes = b"v") -> Record:
+    """A record of *topic*."""
+    return Record(topic, 0, offset, timestamp, b"k", value)
+
+
+def opened(high: int = 10) -> Inbox:
+    """An inbox that takes both inputs from their beginning."""
+    made = Inbox(order, high)
+    made.expect({"tables": 0, "events": 0})
+    return made
+
+
+def taken(inbox: Inbox) -> list[tuple[str, int]]:
+    """Everything in it, in order."""
+    found = []
+    while (each := inbox.take()) is not None:
+        found.append((each.topic, each.offset))
+    return found
+
+
+def test_the_earliest_head_is_taken_first() -> None:
+    """Among the heads the smallest timestamp leads, on a tie the first input; each input keeps its order."""
+    inbox = opened()
+    inbox.put("events", [record("events", 0, 5), record("events", 1, 1), record("events", 2, 7)])
+    inbox.put("tables", [record("tables", 0, 5), record("tables", 1, 9)])
+    assert taken(inbox) == [("tables", 0), ("events", 0), ("events", 1), ("events", 2), ("tables", 1)]
+
+
+def test_what_comes_again_is_dropped() -> None:
+    """After a seek Kafka may send what is buffered already, or what lies below the offset."""
+    inbox = opened()
+    inbox.expect({"events": 5})
+    inbox.put("events", [record("events", offset) for offset in range(3, 8)])
+    inbox.put("events", [record("events", offset) for offset in range(6, 9)])
+    assert taken(inbox) == [("events", offset) for offset in range(5, 9)]
+
+
+def test_it_is_full_by_count_and_drained_at_half() -> None:
+    """Pause at the bound, resume below half of it."""
+    inbox = opened(high=4)
+    inbox.put("events", [record("events", offset) for offset in range(4)])
+    states = [(inbox.full, inbox.drained)]
+    while inbox.take() is not None:
+        states.append((inbox.full, inbox.drained))
+    assert states == [(True, False), (False, False), (False, False), (False, True), (False, True)]
+
+
+def test_few_large_records_fill_it_too() -> None:
+    """The bound is also one of bytes: an inbox of the largest records is no leak."""
+    inbox = opened(high=1_000_000)
+    large = b"x" * (module.HIGH_BYTES // 4)
+    inbox.put("events", [record("events", offset, value=large) for offset in range(4)])
+    assert inbox.full
+    taken(inbox)
+    assert inbox.drained
+    assert not inbox.full
+
+
+def test_a_closed_inbox_takes_nothing() -> None:
+    """Records of a session that ended are forgotten, and what comes late is not taken."""
+    inbox = opened()
+    inbox.put("events", [record("events", 0)])
+    inbox.close()
+    inbox.put("events", [record("events", 1)])
+    assert (len(inbox), inbox.take(), inbox.accepting) == (0, None, False)
