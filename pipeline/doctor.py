@@ -22,7 +22,7 @@ from pipeline.codec import Codec
 from pipeline.errors import BrokerError, ConfigError, UpstreamError
 from pipeline.events import Fingerprint, Token
 from pipeline.identity import Identity
-from pipeline.logs import mask
+from pipeline.logs import mask, mask_problem
 from pipeline.runtime.admin import Admin
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.table import KafkaTable
@@ -174,7 +174,7 @@ class _Examination:
         return _NoTokens()
 
     async def _sakari(self, clients: Clients, place: str, account: SakariAccount) -> Finding:
-        check = f"sakari {account.account_id}"
+        check = f"{place.split('.')[1]}: sakari {account.account_id}"
         try:
             async with asyncio.timeout(_API_S):
                 await clients.sakari[account.account_id].check()
@@ -184,7 +184,7 @@ class _Examination:
         return Finding(check, "a token is given, contacts can be read")
 
     async def _users(self, clients: Clients, place: str, location: UsersLocation, dialect: str) -> Finding:
-        check = f"users {location.location_id}"
+        check = f"{place.split('.')[1]}: users {location.location_id}"
         try:
             async with asyncio.timeout(_API_S):
                 missing = await clients.users[location.location_id].check(dialect)
@@ -208,7 +208,7 @@ class _NoTokens:
     """Where no token can be kept: a refresh token must not be used up then."""
 
     async def load(self, _: str) -> Token | None:
-        raise BrokerError("Kafka with the topic tokens, and the identity secret, are needed first")
+        raise BrokerError("it needs Kafka with the topic tokens, and the identity secret")
 
     async def save(self, _: str, __: Token) -> None:
         raise BrokerError("nothing is kept")
@@ -235,8 +235,12 @@ def _planned(plan: Plan) -> Iterator[Finding]:
 def _unusable(check: str, error: Exception, url: str, secrets: str) -> Finding:
     told = str(error) or f"no answer within {_API_S:.0f} s"
     if "credentials are refused" in told or "status 401" in told or "status 403" in told:
-        return _problem(check, told, f"correct {secrets}")
-    return _problem(check, told, f"see whether {url} can be reached from here, and {secrets}")
+        advice = f"correct {secrets}"
+    elif isinstance(error.__cause__, BrokerError):
+        advice = "mend what is told of Kafka and the identity, then look again"
+    else:
+        advice = f"see whether {url} is reached from here, and what it says"
+    return _problem(check, told, advice)
 
 
 def _secrets(place: str, **refs: SecretRef | None) -> str:
@@ -273,4 +277,4 @@ def _identity(settings: Settings) -> Identity | None:
 
 
 def _problem(check: str, found: str, advice: str) -> Finding:
-    return Finding(check, mask(found), mask(advice))
+    return Finding(check, mask_problem(found), mask(advice))

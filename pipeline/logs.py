@@ -26,7 +26,7 @@ from typing import Any, Literal, TextIO
 import orjson
 import structlog
 
-__all__ = ["configure", "mask", "mask_event"]
+__all__ = ["configure", "mask", "mask_event", "mask_problem"]
 
 MASKED = "***"
 
@@ -87,6 +87,16 @@ def mask(text: str) -> str:
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     return text
+
+
+def mask_problem(text: str) -> str:
+    """
+    *text* masked, but for what its first words name: ``identity_secret: missing`` stays readable.
+
+    For problems as `ConfigError` has them, whose texts are ours and hold no secret beside its name.
+    """
+    name, colon, told = text.partition(": ")
+    return f"{mask(name)}{colon}{mask(told)}"
 
 
 def mask_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

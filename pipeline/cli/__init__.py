@@ -112,9 +112,9 @@ def _told(error: BaseException) -> str:
 
 
 def _tell(problems: list[str], kind: str, *, json: bool) -> None:
-    from pipeline.logs import mask  # noqa: PLC0415 - nothing to mask where nothing fails
+    from pipeline.logs import mask, mask_problem  # noqa: PLC0415 - nothing to mask where nothing fails
 
-    masked = [mask(problem) for problem in problems]
+    masked = [(mask_problem if kind == ConfigError.__name__ else mask)(problem) for problem in problems]
     if json:
         import orjson  # noqa: PLC0415
 

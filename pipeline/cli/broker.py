@@ -21,8 +21,9 @@ async def broker(
     Run a real Kafka on this machine until Ctrl-C or SIGTERM.
 
     Its first start downloads 45 MB from Maven Central; later ones need no network and take a second.
-    What it serves stays in the data folder. It exits 0 when stopped, and 1 when Kafka could not start
-    or ended by itself.
+    What it serves stays in the data folder.
+
+    Exit codes: 0 stopped, 1 Kafka could not start or ended by itself.
 
     Examples::
 

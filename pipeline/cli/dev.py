@@ -40,7 +40,10 @@ async def dev(
     off, q quits. Elsewhere, or with --json, it prints one line of JSON per event of the life cycle.
 
     With --exit-after it stops the traffic then, waits until everything is drained, compares every number
-    with an independent oracle, prints a summary and exits 0 or 1.
+    with an independent oracle and prints a summary.
+
+    Exit codes: 0 done, and with --exit-after no mismatch and enough was seen; 1 failed, or a mismatch;
+    2 the options cannot be used; 130 stopped before what --exit-after asks for was done.
 
     Examples::
 
@@ -87,7 +90,7 @@ async def dev(
     with stopped_by_signals(stopping.set):
         found = await live(options, until, stopping, Lines() if plain else View(stopping))
     if found is None:
-        return 0
+        return 130 if until.given else 0
     _end(found, plain=plain)
     return 0 if found["oracle"]["passed"] else 1
 

@@ -9,12 +9,13 @@ import asyncio
 from typing import Final
 
 from pipeline.dev.stack import Stack
-from pipeline.errors import BrokerError, PipelineError
+from pipeline.errors import BrokerError, PipelineError, StageFailed
 from pipeline.runtime.group import Group
+from pipeline.runtime.worker import Worker
 from pipeline.sinks.statistics.state import PENDING
 from pipeline.sources.scan import SCHEDULE
 
-__all__ = ["drain", "scans", "unposted"]
+__all__ = ["check_stages", "drain", "scans", "unposted"]
 
 #: Further complete scans that every poller has to make.
 SCANS: Final = 2
@@ -48,6 +49,7 @@ async def drain(stack: Stack, timeout_s: float) -> None:
 
 async def _moving(stack: Stack, wanted: dict[str, int]) -> str:
     """What still moves, empty if nothing does."""
+    check_stages(stack.process.worker)
     made = scans(stack)
     awaited = [key for key, completed in wanted.items() if made.get(key, 0) < completed]
     if awaited:
@@ -63,6 +65,18 @@ async def _moving(stack: Stack, wanted: dict[str, int]) -> str:
         return f"at work: {', '.join(busy)}"
     waiting = unposted(stack)
     return f"{waiting} values are to be posted" if waiting else ""
+
+
+def check_stages(worker: Worker) -> None:
+    """
+    Refuse to wait for a stage that has given up.
+
+    Raises:
+        StageFailed: one has; says why.
+    """
+    for name, group in worker.groups.items():
+        if group.failed:
+            raise StageFailed(f"{name} has stopped: {group.failed}")
 
 
 def _idle(group: Group) -> bool:

@@ -6,17 +6,21 @@ What happens is told to a `Front` as it happens: the live view, or the JSON line
 
 import asyncio
 import time
-from typing import Any, Final, Protocol, final
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol, TypeVar, final
 
 import msgspec
 
-from pipeline.dev.drain import drain
+from pipeline.dev.drain import check_stages, drain
 from pipeline.dev.monitor import WATCHED, Monitor
 from pipeline.dev.stack import Options, Stack, Tell, started
 from pipeline.dev.summary import summary
 from pipeline.runtime.reader import reading
+from pipeline.runtime.worker import Worker
 
 __all__ = ["Front", "Until", "live"]
+
+T = TypeVar("T")
 
 #: How long a drain may take at most, in seconds.
 DRAIN_S: Final = 240.0
@@ -70,11 +74,8 @@ async def live(
                 showing = tasks.create_task(front.show(stack, monitor), name="show")
                 firsts = tasks.create_task(_firsts(monitor, tell), name="firsts")
                 await _traffic(stack, until, stopping)
-                found = (
-                    await _ended(stack, monitor, begun, tell)
-                    if until.given and not stopping.is_set()
-                    else None
-                )
+                ending = _ended(stack, monitor, begun, tell) if until.given else _nothing()
+                found = await _unless(stopping, ending)
                 for task in (showing, firsts, watching):
                     task.cancel()
                 stack.process.worker.stop()
@@ -83,13 +84,37 @@ async def live(
 
 
 async def _ready(stack: Stack, stopping: asyncio.Event, tell: Tell) -> None:
-    await stack.process.worker.until_ready()
-    receiver = stack.process.receiver
-    assert receiver is not None
-    tell("ready", receiver=receiver.url, admin=stack.process.admin.url)
+    """Begin the traffic once everything is ready."""
+    await _unless(stopping, _until_ready(stack.process.worker))
     if not stopping.is_set():
+        receiver = stack.process.receiver
+        assert receiver is not None
+        tell("ready", receiver=receiver.url, admin=stack.process.admin.url)
         await stack.sandbox.start(receiver.url, stack.options.rate)
         tell("traffic", rate=stack.options.rate, seed=stack.options.seed)
+
+
+async def _until_ready(worker: Worker) -> None:
+    while worker.unready:
+        check_stages(worker)
+        await asyncio.sleep(_LOOK_S)
+
+
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What *work* returns; None where *stopping* is set first, which ends it."""
+    async with asyncio.TaskGroup() as tasks:
+        both = (
+            tasks.create_task(work, name="work"),
+            tasks.create_task(stopping.wait(), name="stopping"),
+        )
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        for task in both:
+            task.cancel()
+    return None if both[0].cancelled() else both[0].result()
+
+
+async def _nothing() -> None:
+    """There is nothing to wait for."""
 
 
 async def _traffic(stack: Stack, until: Until, stopping: asyncio.Event) -> None:

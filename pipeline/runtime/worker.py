@@ -131,9 +131,9 @@ class Worker:
     async def _measure_lags(self) -> None:
         """Keep the lag gauges fresh; each group is asked by itself, so that one holds up no other."""
         while True:
-            for group in self.groups.values():
+            for name, group in self.groups.items():
                 try:
-                    await group.lag()
+                    self.last_lags[name] = sum((await group.lag()).values())
                 except BrokerError as error:
                     _log.debug("lag.unknown", error=str(error))
             await asyncio.sleep(_MEASURE_S)
