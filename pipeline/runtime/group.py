@@ -247,6 +247,8 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
                 fetched = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_FETCH_RECORDS)
             for place, records in fetched.items():
                 self._deliver(place, records)
+            for number, task in list(self.tasks.items()):
+                task.inbox.await_(await self._unfetched(consumer, number, task.inbox.empty))
             self._balance(consumer)
             await asyncio.sleep(0)  # fetching does not yield while there are records
 
@@ -268,6 +270,21 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
                     for r in records
                 ],
             )
+
+    async def _unfetched(
+        self, consumer: AIOKafkaConsumer, number: int, topics: frozenset[str]
+    ) -> frozenset[str]:
+        """Those of *topics* of which the broker is known to have more for partition *number*."""
+        owned = [topic for topic in self._followed(number) if topic in topics]
+        found = set()
+        for topic in owned:
+            place = TopicPartition(topic, number)
+            with broker_errors("reading positions"):
+                stable = consumer.last_stable_offset(place)
+                async with asyncio.timeout(_LAG_S):
+                    if stable is None or await consumer.position(place) < stable:
+                        found.add(topic)
+        return frozenset(found)
 
     def _balance(self, consumer: AIOKafkaConsumer) -> None:
         """Pause the partitions of full inboxes, resume those of drained ones."""

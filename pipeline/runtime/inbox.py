@@ -1,8 +1,9 @@
 """The bounded buffer between a group's consumer and one task."""
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from pipeline.codec import Record
 
@@ -12,16 +13,30 @@ __all__ = ["Inbox"]
 HIGH_BYTES = 16 * 1024 * 1024
 
 
+#: Longest wait for an input whose next record is known to be there but was not fetched yet, in seconds.
+PATIENCE_S = 1.0
+
+
 class Inbox:
     """
     Fetched records of one task, by input; the smallest head by *order* is taken first.
 
-    Records below an input's expected next offset are dropped: a seek makes Kafka send them again.
+    Records below an input's expected next offset are dropped: a seek makes Kafka send them again. While
+    another input is known to have more that was not fetched yet, nothing is taken: its next record may
+    be the smallest. So whoever works off a backlog joins what belongs together in time.
     """
 
-    def __init__(self, order: Callable[[Record], tuple[int, int]], high: int) -> None:
+    def __init__(
+        self,
+        order: Callable[[Record], tuple[int, int]],
+        high: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._order = order
         self._high = high
+        self._clock = clock
+        self._awaited: frozenset[str] = frozenset()
+        self._awaited_since = 0.0
         self._queues: dict[str, deque[Record]] = {}
         self._expected: dict[str, int] = {}
         self._count = 0
@@ -43,10 +58,37 @@ class Inbox:
         """Whether the partitions may be resumed."""
         return self._count < self._high // 2 and self._bytes < HIGH_BYTES // 2
 
+    @property
+    def empty(self) -> frozenset[str]:
+        """The inputs of which nothing is buffered, where of others something is."""
+        if not self._count:
+            return frozenset()
+        return frozenset(topic for topic, queue in self._queues.items() if not queue)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a record can be taken now."""
+        if not self._count:
+            return False
+        if not self._awaited or self.full or self._clock() - self._awaited_since > PATIENCE_S:
+            return True
+        return all(self._queues[topic] for topic in self._awaited)
+
+    def await_(self, topics: Collection[str]) -> None:
+        """Take nothing until there is something of each of *topics*, which are known to have more."""
+        awaited = frozenset(topics)
+        if awaited and not self._awaited:
+            self._awaited_since = self._clock()
+        self._awaited = awaited
+        if self.ready:
+            self.wake.set()
+
     def expect(self, offsets: dict[str, int]) -> None:
         """Begin anew: nothing is buffered, and each input goes on at its offset."""
         self._queues = {topic: deque() for topic in offsets}
         self._expected = dict(offsets)
+        self._awaited = frozenset(offsets) if len(offsets) > 1 else frozenset()
+        self._awaited_since = self._clock()
         self._count = 0
         self._bytes = 0
         self.accepting = True
@@ -54,6 +96,7 @@ class Inbox:
     def close(self) -> None:
         """Take no more, and forget what is buffered."""
         self.accepting = False
+        self._awaited = frozenset()
         self._queues = {}
         self._count = 0
         self._bytes = 0
@@ -75,7 +118,9 @@ class Inbox:
         self.wake.set()
 
     def take(self) -> Record | None:
-        """The record to process next, None when nothing waits."""
+        """The record to process next, None when nothing waits or another has to be awaited."""
+        if not self.ready:
+            return None
         heads = [queue[0] for queue in self._queues.values() if queue]
         if not heads:
             return None

@@ -146,7 +146,8 @@ class Task:
     @property
     def idle(self) -> bool:
         """Whether nothing is buffered, uncommitted or waiting to be resumed."""
-        return self.state == "working" and self._resting and not (self._committing or self._has_work())
+        waiting = self._committing or self._has_work() or len(self.inbox)
+        return self.state == "working" and self._resting and not waiting
 
     async def run(self) -> None:
         """
@@ -257,7 +258,7 @@ class Task:
         self._resting = False
 
     def _has_work(self) -> bool:
-        return bool(len(self.inbox) or self._requests or self._processor.resumable)
+        return bool(self.inbox.ready or self._requests or self._processor.resumable)
 
     async def _compute(self) -> _Flight:
         """Fill the batch: with what waits, and while the one before is committed with what comes."""

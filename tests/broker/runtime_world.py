@@ -254,12 +254,17 @@ async def running(
     """A worker of *unit* in this process until the end of the block, which stops it in order."""
     made = cluster or world.cluster(folder)
     units = [unit if isinstance(unit, Unit) else Unit(stage=unit)]
-    worker = Worker(units, made, tuple(services))
+    async with started(Worker(units, made, tuple(services)), made) as one:
+        yield one
+
+
+@asynccontextmanager
+async def started(worker: Worker, cluster: Cluster) -> AsyncIterator[Running]:
+    """*worker*, running until the end of the block."""
     async with asyncio.TaskGroup() as tasks:
-        job = tasks.create_task(worker.run(), name=f"worker {world.id}")
-        one = Running(worker, made, job)
+        job = tasks.create_task(worker.run(), name="worker")
         try:
-            yield one
+            yield Running(worker, cluster, job)
         finally:
             worker.stop()
             await asyncio.wait((job,))

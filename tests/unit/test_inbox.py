@@ -21,6 +21,7 @@ def opened(high: int = 10) -> Inbox:
     """An inbox that takes both inputs from their beginning."""
     made = Inbox(order, high)
     made.expect({"tables": 0, "events": 0})
+    made.await_(())
     return made
 
 
@@ -77,3 +78,29 @@ def test_a_closed_inbox_takes_nothing() -> None:
     inbox.close()
     inbox.put("events", [record("events", 1)])
     assert (len(inbox), inbox.take(), inbox.accepting) == (0, None, False)
+
+
+def test_an_input_that_has_more_is_awaited() -> None:
+    """While the broker is known to have records of an empty input, nothing is taken before they come."""
+    inbox = opened()
+    inbox.put("events", [record("events", 0, 5)])
+    inbox.await_({"tables"})
+    assert (inbox.take(), inbox.ready, inbox.empty) == (None, False, frozenset({"tables"}))
+    inbox.put("tables", [record("tables", 0, 4)])
+    assert taken(inbox) == [("tables", 0)]
+    inbox.await_(())
+    assert taken(inbox) == [("events", 0)]
+
+
+def test_nothing_is_awaited_for_ever() -> None:
+    """After a bound, or when the inbox is full, what is there goes on."""
+    now = [0.0]
+    inbox = Inbox(order, 2, lambda: now[0])
+    inbox.expect({"tables": 0, "events": 0})
+    inbox.put("events", [record("events", 0)])
+    assert not inbox.ready
+    now[0] = module.PATIENCE_S + 0.1
+    assert inbox.ready
+    now[0] = 0.0
+    inbox.put("events", [record("events", 1)])
+    assert inbox.ready
