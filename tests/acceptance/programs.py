@@ -83,14 +83,17 @@ async def started(*arguments: str, log: Path, **variables: str) -> AsyncIterator
             await process.communicate()
 
 
-async def ran(*arguments: str, deadline_s: float = DEADLINE_S) -> tuple[int, str, str]:
-    """Exit code, output and errors of a command that ends by itself."""
+async def ran(
+    *arguments: str, deadline_s: float = DEADLINE_S, variables: Mapping[str, str] = {}
+) -> tuple[int, str, str]:
+    """Exit code, output and errors of a command that ends by itself, with environment *variables*."""
     process = await asyncio.create_subprocess_exec(
         PIPELINE,
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **variables},
         start_new_session=True,
     )
     try:
@@ -180,19 +183,23 @@ def free_port() -> int:
 
 
 def running(pids: set[int]) -> set[int]:
-    """Those of *pids* that run."""
-    return {pid for pid in pids if Path(f"/proc/{pid}/stat").exists()}
+    """Those of *pids* that run; one that only waits for its parent to look does not."""
+    return {pid for pid in pids if (fields := _stat(pid)) and fields[0] != "Z"}
 
 
 def descendants(pid: int) -> set[int]:
     """All processes below *pid*."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue  # it ended meanwhile
+    everyone = [int(place.name) for place in Path("/proc").glob("[0-9]*")]
+    parents = {one: int(fields[1]) for one in everyone if (fields := _stat(one))}
     found: set[int] = set()
     while more := {child for child, parent in parents.items() if parent in found | {pid}} - found:
         found |= more
     return found
+
+
+def _stat(pid: int) -> list[str]:
+    """State, parent and so on of a process as the kernel tells it; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
