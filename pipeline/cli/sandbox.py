@@ -23,7 +23,25 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = cyclopts.App(name="sandbox", help="Sandboxes of both APIs, with sample traffic.")
+app = cyclopts.App(
+    name="sandbox",
+    help="""
+    Serve both APIs with sample traffic, and keep a ledger of what really happened.
+
+    `pipeline sandbox` serves until Ctrl-C, `pipeline sandbox verify` compares what a pipeline made of it.
+
+    Into the ledger's folder it also writes ``settings.yaml``, with which `pipeline run` works against it,
+    and ``sandbox.json``, which says where everything listens.
+
+    Exit codes: 0 stopped, 1 failed, 2 the ledger's folder or a tenant's name cannot be used.
+
+    Examples::
+
+        pipeline sandbox                                     # serves; traffic begins when told to
+        pipeline sandbox --receiver http://127.0.0.1:8080    # sends webhooks there
+        pipeline sandbox --ledger /tmp/run1 --seed 3 --rate 200 --json
+    """,
+)
 
 
 @app.default
@@ -44,17 +62,6 @@ async def sandbox(
 ) -> None:
     """
     Serve both APIs until Ctrl-C, keep a ledger of what really happened, and send sample traffic.
-
-    Into the ledger's folder it also writes ``settings.yaml``, with which `pipeline run` works against it,
-    and ``sandbox.json``, which says where everything listens.
-
-    Exit codes: 0 stopped, 1 failed, 2 the ledger's folder or a tenant's name cannot be used.
-
-    Examples::
-
-        pipeline sandbox                                     # serves; traffic begins when told to
-        pipeline sandbox --receiver http://127.0.0.1:8080    # sends webhooks there
-        pipeline sandbox --ledger /tmp/run1 --seed 3 --rate 200 --json
 
     Parameters
     ----------

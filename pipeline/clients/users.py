@@ -13,7 +13,7 @@ from pipeline.clients.http import Http
 from pipeline.clients.limits import RateLimiter
 from pipeline.clients.pages import MAX_PAGES, Page, Walk, field, items_of, object_of
 from pipeline.clients.tokens import Tokens
-from pipeline.errors import Unavailable
+from pipeline.errors import Rejected, Unavailable
 from pipeline.settings import UsersApiSettings
 
 __all__ = ["NEEDED_SCOPES", "UsersClient", "users_limiter"]
@@ -232,6 +232,15 @@ class UsersClient:
             "PUT", path, operation="custom-values.update", json=body, traceparent=traceparent
         )
         return answer.status
+
+    async def delete_custom_value(self, value_id: str) -> None:
+        """Take a custom value away; that it is gone already is as good."""
+        path = f"{self._settings('Values')}/{quote(value_id, safe='')}"
+        try:
+            await self._api.call("DELETE", path, operation="custom-values.delete")
+        except Rejected as error:
+            if error.status not in {404, 410}:
+                raise
 
     async def custom_fields(self) -> list[dict[str, Any]]:
         """The location's custom fields of contacts: ``{id, name, fieldKey, dataType}``."""

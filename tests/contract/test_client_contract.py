@@ -146,6 +146,7 @@ USERS_CALLS: dict[str, UsersCall] = {
     ),
     "get-custom-values": lambda client, _: client.custom_values(),
     "create-custom-value": lambda client, _: client.create_custom_value("a/b", "1"),
+    "delete-custom-value": lambda client, ids: client.delete_custom_value(ids["custom_value"]),
     "update-custom-value": lambda client, ids: client.update_custom_value(ids["custom_value"], "a", "1"),
     "get-custom-fields": lambda client, _: client.custom_fields(),
     "create-custom-field": lambda client, _: client.create_custom_field("engagement_score"),

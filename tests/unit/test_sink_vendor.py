@@ -166,3 +166,16 @@ async def test_a_contact_that_is_gone_is_a_refusal() -> None:
         with pytest.raises(Rejected) as caught:
             await place.writer().put_contact("nobody", {"engagement_score": "1.0"}, TRACE)
     assert caught.value.status in {400, 404}
+
+
+async def test_a_value_that_was_created_twice_is_shown_once() -> None:
+    """What a killed process created without knowing it does not stay beside the value that is kept up."""
+    async with opened() as place:
+        await place.writer().put_window(window().value, EARLY, TRACE)
+        place.location.put_custom_value("engagement/all/sent", "1")
+        place.location.put_custom_value("theirs", "1")
+        place.location.put_custom_value("theirs", "2")
+        await place.writer().put_window(window(2, sent=51).value, EARLY, TRACE)
+        names = [each["name"] for each in place.location.custom_values.values()]
+    assert place.values["engagement/all/sent"] == "51"
+    assert (names.count("engagement/all/sent"), names.count("theirs")) == (1, 2)

@@ -20,6 +20,8 @@ __all__ = ["MEASURES", "VendorLocation", "custom_values"]
 
 #: Measures that are shown, in this order; the histogram is shown by its quantiles.
 MEASURES: Final = tuple(name for name in Measures.__struct_fields__ if name != "reply_seconds")
+#: Of the names of custom values that are ours.
+PREFIX: Final = "engagement/"
 #: How often a day is written again when others write it at the same time.
 ROUNDS: Final = 3
 #: Refusals that an id gone from the location may explain.
@@ -94,14 +96,26 @@ class VendorLocation:
                 raise
 
     async def _read_values(self) -> None:
-        listed = await self._client.custom_values()
-        self._values = {}
-        for item in listed:
-            # Of two of one name the first counts, for every process alike.
-            self._values.setdefault(str(item.get("name")), (str(item["id"]), str(item.get("value"))))
+        """
+        Learn what stands there; of two of one name the first counts, for every process alike.
+
+        A second one is left by a process that ended before it knew whether its own was created. It would
+        show its first value for ever, so it is taken away.
+        """
+        values: dict[str, tuple[str, str]] = {}
+        surplus: list[str] = []
+        for item in await self._client.custom_values():
+            name, identity = str(item.get("name")), str(item["id"])
+            if name not in values:
+                values[name] = (identity, str(item.get("value")))
+            elif name.startswith(PREFIX):
+                surplus.append(identity)
+        for identity in surplus:
+            await self._client.delete_custom_value(identity)
+        self._values = values
 
     def _shown_day(self, dimension: str) -> str:
-        return self._value(f"engagement/{dimension}/day") or ""
+        return self._value(f"{PREFIX}{dimension}/day") or ""
 
     def _value(self, name: str) -> str | None:
         known = self._values and self._values.get(name)
@@ -139,7 +153,7 @@ class VendorLocation:
 
 def custom_values(metrics: WindowMetrics) -> dict[str, str]:
     """The custom values of a day, name -> value; the first says which day it is."""
-    prefix = f"engagement/{metrics.dimension}"
+    prefix = f"{PREFIX}{metrics.dimension}"
     shown = {f"{prefix}/day": str(metrics.start)}
     for name in MEASURES:
         shown[f"{prefix}/{name}"] = str(getattr(metrics.measures, name))
