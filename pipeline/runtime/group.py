@@ -275,16 +275,15 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
         self, consumer: AIOKafkaConsumer, number: int, topics: frozenset[str]
     ) -> frozenset[str]:
         """Those of *topics* of which the broker is known to have more for partition *number*."""
-        owned = [topic for topic in self._followed(number) if topic in topics]
-        found = set()
-        for topic in owned:
-            place = TopicPartition(topic, number)
-            with broker_errors("reading positions"):
-                stable = consumer.last_stable_offset(place)
-                async with asyncio.timeout(_LAG_S):
-                    if stable is None or await consumer.position(place) < stable:
-                        found.add(topic)
-        return frozenset(found)
+        if not topics:
+            return topics
+        owned = consumer.assignment()
+        places = [TopicPartition(topic, number) for topic in topics]
+        with broker_errors("reading positions"):
+            async with asyncio.timeout(_LAG_S):  # a position is known at once, unless it is being reset
+                return frozenset(
+                    [place.topic for place in places if place in owned and await _is_behind(consumer, place)]
+                )
 
     def _balance(self, consumer: AIOKafkaConsumer) -> None:
         """Pause the partitions of full inboxes, resume those of drained ones."""
@@ -333,6 +332,11 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
                 gauge.remove(self.unit.stage.name, str(partition))
             except KeyError:
                 continue  # there was nothing to show
+
+
+async def _is_behind(consumer: AIOKafkaConsumer, place: TopicPartition) -> bool:
+    stable = consumer.last_stable_offset(place)
+    return stable is None or bool(await consumer.position(place) < stable)
 
 
 def _told(group: BaseExceptionGroup[PipelineError]) -> str:
