@@ -1,4 +1,4 @@
-"""`pipeline doctor` beside a running broker and sandbox."""
+"""`pipeline doctor` and `pipeline sandbox verify` beside a running broker and sandbox."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.acceptance.programs import Outside, outside, ran
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(tmp_path_factory: Any) -> AsyncIterator[Outside]:
     """A Kafka with its topics and a sandbox, for all tests here."""
-    async with outside(tmp_path_factory.mktemp("doctor")) as running:
+    async with outside(tmp_path_factory.mktemp("checks")) as running:
         yield running
 
 
@@ -63,6 +63,19 @@ async def test_missing_topics_are_told_with_what_makes_them(world: Outside) -> N
     assert code == 1
     assert {check["name"] for check in problems} == {"topics"}
     assert "pipeline topics apply" in problems[0]["advice"]
+
+
+async def test_verify_fails_where_no_pipeline_has_worked(world: Outside) -> None:
+    """Agreement on nothing proves nothing: what was not seen is listed, and the exit code is 1."""
+    where = ("--ledger", str(world.ledger), "--bootstrap-servers", world.bootstrap_servers)
+    code, output, errors = await ran("sandbox", "verify", *where)
+    assert code == 1, errors
+    assert [
+        each
+        for each in ("late facts", "closed windows", "replies")
+        if f"not seen        {each}" not in output
+    ] == []
+    assert output.splitlines()[-1] == "failed"
 
 
 def _replaced(file: Path, text: str) -> str:
