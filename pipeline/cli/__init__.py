@@ -39,6 +39,7 @@ def application(tokens: Sequence[str] = ()) -> cyclopts.App:
         version=_version,
         help_format="plaintext",  # docstrings are shown as they are written, and Markdown costs 0.1 s
         suppress_keyboard_interrupt=False,
+        default_parameter=cyclopts.Parameter(negative_iterable=()),
     )
     for name, (place, summary) in COMMANDS.items():
         if find_spec(place.partition(":")[0]) is not None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
@@ -18,19 +17,11 @@ from pipeline.errors import ConfigError
 
 __all__ = ["dev"]
 
-_NAMES = ("acme", "bolt", "cedar")
-
 
 async def dev(
+    options: Annotated[Options | None, cyclopts.Parameter(name="*")] = None,
     *,
     exit_after: str | None = None,
-    rate: float = 20.0,
-    seed: int = 7,
-    tenants: Annotated[tuple[str, ...], cyclopts.Parameter(negative="")] = _NAMES,
-    faults: bool = True,
-    folder: Path = Path(".pipeline/dev"),
-    ephemeral: bool = False,
-    bootstrap_servers: str = "",
     json: bool = False,
 ) -> int:
     """
@@ -55,40 +46,15 @@ async def dev(
     ----------
     exit_after
         Seconds of traffic (60, 60s), or a number of webhooks (5000webhooks).
-    rate
-        Webhooks per second.
-    seed
-        Of the traffic; the same seed tells the same story.
-    tenants
-        Names of the customers.
-    faults
-        Let a few webhooks be lost, doubled, delayed and overtaken.
-    folder
-        Where the run keeps its data; what a former run left there is removed.
-    ephemeral
-        Keep Kafka's data nowhere.
-    bootstrap_servers
-        An empty Kafka to use instead of the embedded one.
     json
         Print JSON, also on a terminal.
     """
     until = _until(exit_after)
-    if rate <= 0:
-        raise ConfigError(f"--rate: {rate} webhooks a second; it must be more than 0")
-    options = Options(
-        folder=folder,
-        ephemeral=ephemeral,
-        bootstrap_servers=bootstrap_servers,
-        rate=rate,
-        seed=seed,
-        tenants=tenants,
-        faults=faults,
-    )
     plain = json or not sys.stdout.isatty()
     logs.configure("warning", "json" if plain else "auto")
     stopping = asyncio.Event()
     with stopped_by_signals(stopping.set):
-        found = await live(options, until, stopping, Lines() if plain else View(stopping))
+        found = await live(options or Options(), until, stopping, Lines() if plain else View(stopping))
     if found is None:
         return 130 if until.given else 0
     _end(found, plain=plain)

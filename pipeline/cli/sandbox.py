@@ -14,7 +14,7 @@ from pipeline import logs
 from pipeline.cli.output import print_json
 from pipeline.cli.stopping import stopped_by_signals
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.sandbox.program import DEFAULT_NAMES, Options, Program, opened
+from pipeline.sandbox.program import Options, Program, opened
 from pipeline.sandbox.settings_file import written
 
 if TYPE_CHECKING:
@@ -46,17 +46,12 @@ app = cyclopts.App(
 
 @app.default
 async def sandbox(
+    options: Annotated[Options | None, cyclopts.Parameter(name="*")] = None,
     *,
-    ledger: Path = Path(".pipeline/sandbox"),
     receiver: str = "",
-    rate: float = 20.0,
     count: int | None = None,
-    seed: int = 7,
-    tenants: Annotated[tuple[str, ...], cyclopts.Parameter(negative="")] = DEFAULT_NAMES,
-    faults: bool = True,
     bootstrap_servers: str = "",
     receiver_port: int = 0,
-    control_port: int = 0,
     until_stdin_closes: Annotated[bool, cyclopts.Parameter(show=False)] = False,
     json: bool = False,
 ) -> None:
@@ -65,38 +60,24 @@ async def sandbox(
 
     Parameters
     ----------
-    ledger
-        Folder of the ledger and the settings; must not hold another ledger.
     receiver
         Base URL of the pipeline's receiver. Without it traffic begins when the control port is told so.
-    rate
-        Webhooks per second.
     count
         Stop the traffic after so many webhooks; serve on.
-    seed
-        Of the traffic; the same seed tells the same story.
-    tenants
-        Names of the customers.
-    faults
-        Let a few webhooks be lost, doubled, delayed and overtaken.
     bootstrap_servers
         Written into the settings.
     receiver_port
         Written into the settings.
-    control_port
-        Where traffic and faults are switched; 0 takes a free one.
     json
         Print one line of JSON instead of text.
     """
     logs.configure("info", "json" if json else "auto")
-    options = Options(
-        ledger=ledger, seed=seed, rate=rate, tenants=tenants, faults=faults, control_port=control_port
-    )
+    options = options or Options()
     ended = asyncio.Event()
     with stopped_by_signals(ended.set):
         async with opened(options) as program:
             settings = written(
-                program, ledger, bootstrap_servers=bootstrap_servers, receiver_port=receiver_port
+                program, options.ledger, bootstrap_servers=bootstrap_servers, receiver_port=receiver_port
             )
             _tell(program, settings, json=json)
             if receiver:

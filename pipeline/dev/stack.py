@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -11,6 +12,7 @@ import msgspec
 
 from pipeline import topology
 from pipeline.dev import child
+from pipeline.errors import ConfigError
 from pipeline.identity import Identity
 from pipeline.preflight import DEV_IDENTITY_SECRET
 from pipeline.runtime import admin, topic_plan
@@ -30,17 +32,40 @@ APPLICATION_ID = "dev"
 Tell = Callable[..., None]
 
 
-@final
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What `pipeline dev` is told."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """
+    What `pipeline dev` is told.
 
-    folder: Path = Path(".pipeline/dev")
-    ephemeral: bool = False
-    bootstrap_servers: str = ""
+    Parameters
+    ----------
+    rate
+        Webhooks per second.
+    seed
+        Of the traffic; the same seed tells the same story.
+    tenants
+        Names of the customers.
+    faults
+        Let a few webhooks be lost, doubled, delayed and overtaken.
+    folder
+        Where the run keeps its data; what a former run left there is removed.
+    ephemeral
+        Keep Kafka's data nowhere.
+    bootstrap_servers
+        An empty Kafka to use instead of the embedded one.
+    """
+
     rate: float = 20.0
     seed: int = 7
     tenants: tuple[str, ...] = ("acme", "bolt", "cedar")
     faults: bool = True
+    folder: Path = Path(".pipeline/dev")
+    ephemeral: bool = False
+    bootstrap_servers: str = ""
+
+    def __post_init__(self) -> None:
+        if self.rate <= 0:
+            raise ConfigError(f"--rate: {self.rate} webhooks a second; it must be more than 0")
 
 
 @final

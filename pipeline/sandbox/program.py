@@ -37,13 +37,30 @@ DEFAULT_NAMES: Final = ("acme", "bolt", "cedar")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the sandbox is told."""
+    """
+    What the sandbox is told.
 
-    ledger: Path
-    seed: int = 7
+    Parameters
+    ----------
+    ledger
+        Folder of the ledger and the settings; must not hold another ledger.
+    rate
+        Webhooks per second.
+    seed
+        Of the traffic; the same seed tells the same story.
+    tenants
+        Names of the customers.
+    faults
+        Let a few webhooks be lost, doubled, delayed and overtaken.
+    control_port
+        Where traffic and faults are switched; 0 takes a free one.
+    """
+
+    ledger: Path = Path(".pipeline/sandbox")
     rate: float = 20.0
+    seed: int = 7
     tenants: tuple[str, ...] = DEFAULT_NAMES
-    faults: bool = True  #: a few webhooks are lost, doubled, delayed, overtaken
+    faults: bool = True
     control_port: int = 0
 
 
