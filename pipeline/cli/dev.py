@@ -101,7 +101,9 @@ def _end(found: dict[str, Any], *, plain: bool) -> None:
         print_json(**found)
         return
     oracle = found["oracle"]
-    for name, value in found.items():
+    latency = found["latency_ms"]
+    shown = {**found, "latency_ms": f"p50 {latency['p50']}  p99 {latency['p99']}"}
+    for name, value in shown.items():
         if name not in {"kind", "oracle"}:
             print(f"{name:<22} {value}")
     print(f"{'oracle':<22} {oracle['compared']} compared, {oracle['mismatches']} mismatches")

@@ -99,7 +99,8 @@ class View:
     def _lines(self, stack: Stack, monitor: Monitor) -> Iterator[Text]:
         recent = Counter(monitor.recent)
         p50, p99 = quantile(recent, 0.5), quantile(recent, 0.99)
-        yield Text(f"latency   webhook to activity.enriched  p50 {p50} ms  p99 {p99} ms")
+        latency = "none yet" if p50 is None else f"p50 {p50} ms  p99 {p99} ms"
+        yield Text(f"latency   webhook to activity.enriched  {latency}")
         yield Text(f"lag       {_lags(stack)}")
         if metrics := monitor.last_metrics:
             counted = "  ".join(

@@ -7,6 +7,7 @@ the stores and the offsets to commit, and begins the next on top of it. It knows
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Container
 from typing import Any, final
 
@@ -55,8 +56,13 @@ class Batch(msgspec.Struct, kw_only=True):
     changes: Changes
     next_offsets: dict[str, int]  #: input topic -> offset to commit
     records: int = 0
-    dead_letters: int = 0
+    reasons: dict[str, int] = {}  #: of its dead letters, with how many there are of each
     failures: int = 0  #: dead letters of unexpected exceptions
+
+    @property
+    def dead_letters(self) -> int:
+        """How many records it dead-letters."""
+        return sum(self.reasons.values())
 
 
 def stores_of(stage: Stage) -> tuple[Store[Any], ...]:
@@ -84,7 +90,9 @@ class Processor:
         self._outputs: list[Output] = []
         self._latest: dict[tuple[str, int, str], int] = {}
         self._next_offsets: dict[str, int] = {}
-        self._counts = [0, 0, 0]
+        self._records = 0
+        self._failures = 0
+        self._reasons: Counter[str] = Counter()
 
     def order(self, record: Record) -> tuple[int, int]:
         """Of the records that stand at the heads of the inputs, the smallest is taken first."""
@@ -98,7 +106,7 @@ class Processor:
             BrokerError: the store cannot be read; the record is not to blame.
         """
         self._next_offsets[record.topic] = record.offset + 1
-        self._counts[0] += 1
+        self._records += 1
         attempts = 1
         try:
             original, attempts = _original(record, self._order)
@@ -114,7 +122,7 @@ class Processor:
     def refuse(self, record: Record, reason: Reject, attempts: int) -> None:
         """Dead-letter *record* without a step: its outputs cannot be written."""
         self._next_offsets[record.topic] = record.offset + 1
-        self._counts[0] += 1
+        self._records += 1
         self._dead_letter(record, reason, attempts)
 
     def refuse_resume(self, reason: Reject) -> None:
@@ -157,7 +165,7 @@ class Processor:
             except BrokerError:
                 raise
             except Exception as error:  # noqa: BLE001 - as for records
-                self._counts[2] += 1
+                self._failures += 1
                 self._give_up(key, pending, Reject("unexpected", f"{type(error).__name__}: {error}"))
 
     def close(self) -> Batch | None:
@@ -165,14 +173,13 @@ class Processor:
         changes = self.layers.changes()
         if not (self._next_offsets or self._outputs or changes.by_store):
             return None
-        records, dead_letters, failures = self._counts
         batch = Batch(
             outputs=self._outputs,
             changes=changes,
             next_offsets=self._next_offsets,
-            records=records,
-            dead_letters=dead_letters,
-            failures=failures,
+            records=self._records,
+            reasons=dict(self._reasons),
+            failures=self._failures,
         )
         self._open()
         return batch
@@ -207,7 +214,7 @@ class Processor:
         self._cursors -= 1
 
     def _unexpected(self, record: Record, error: Exception, attempts: int) -> None:
-        self._counts[2] += 1
+        self._failures += 1
         self._dead_letter(record, Reject("unexpected", f"{type(error).__name__}: {error}"), attempts)
 
     def _add(self, outcome: Outcome, cause: Event[Any], record: Record, attempts: int) -> None:
@@ -243,7 +250,7 @@ class Processor:
             self._outputs[earlier] = output
 
     def _dead_letter(self, record: Record, reject: Reject, attempts: int) -> None:
-        self._counts[1] += 1
+        self._reasons[reject.reason] += 1
         text = self._mask(reject.error)[:MAX_ERROR_TEXT]
         key = record.key or f"{record.topic}/{record.partition}/{record.offset}".encode()
         values = (self.stage.name, *_origin(record), reject.reason, text, str(attempts))

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
+from logging import DEBUG, WARNING
 from typing import Any, Protocol, final
 from weakref import WeakKeyDictionary
 
@@ -44,6 +45,10 @@ _MAX_BATCH_BYTES = 8 * 1024 * 1024
 
 #: Attempts that a dead letter tells of whose outputs the broker refused: in the batch, halved, alone.
 _REFUSED_ATTEMPTS = 3
+
+
+#: Reasons of dead letters that a healthy pipeline has as well.
+_EXPECTED_REASONS = frozenset({"late"})
 
 
 @final
@@ -354,7 +359,8 @@ class Task:
         metrics.batch_records.labels(stage).observe(batch.records)
         if batch.dead_letters:
             metrics.dead_letters.labels(stage).inc(batch.dead_letters)
-            self._log.warning("record.dead_lettered", count=batch.dead_letters)
+            expected = batch.reasons.keys() <= _EXPECTED_REASONS
+            self._log.log(DEBUG if expected else WARNING, "record.dead_lettered", reasons=batch.reasons)
         now = self.now()
         ages: defaultdict[str, list[float]] = defaultdict(list)
         for output in batch.outputs:
