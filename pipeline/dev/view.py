@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pipeline import logs
 from pipeline.dev.monitor import Monitor, quantile
 from pipeline.dev.progress import ProgressLines
 from pipeline.dev.stack import Stack
@@ -51,7 +52,11 @@ class View:
 
     async def show(self, stack: Stack, monitor: Monitor) -> None:
         """Show until cancelled; a key may ask to stop."""
-        with _raw_keys(self._keys), Live(console=self._console, auto_refresh=False) as live:
+        with (
+            _raw_keys(self._keys),
+            Live(console=self._console, auto_refresh=False) as live,
+            _logs_above(),
+        ):
             while True:
                 live.update(await self._drawn(stack, monitor), refresh=True)
                 try:
@@ -122,6 +127,16 @@ class View:
 def _lags(stack: Stack) -> str:
     lags = stack.process.worker.last_lags
     return "  ".join(f"{name} {lag}" for name, lag in lags.items() if lag) or "none"
+
+
+@contextmanager
+def _logs_above() -> Iterator[None]:
+    """Log through what `Live` has put in the place of standard error: above the view, not through it."""
+    logs.configure("warning", "console", sys.stderr)
+    try:
+        yield
+    finally:
+        logs.configure("warning", "console", sys.__stderr__)
 
 
 @contextmanager
