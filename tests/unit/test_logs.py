@@ -14,7 +14,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.logs import configure, mask, mask_event
+from pipeline.logs import configure, mask, mask_event, mask_problem
 
 FORMATS = (
     phonenumbers.PhoneNumberFormat.E164,
@@ -201,3 +201,9 @@ def test_a_console_gets_aligned_text(out: io.StringIO) -> None:
     structlog.get_logger().info("token.refreshed", token="abcdefghijkl")
     assert "token.refreshed" in out.getvalue()
     assert "abcdefghijkl" not in out.getvalue()
+
+
+def test_a_problem_keeps_what_is_wrong_with_the_field_of_a_secret() -> None:
+    """An operator who gave no secret is told so; what a problem quotes behind that is masked as ever."""
+    assert mask_problem("identity_secret: missing; name a file") == "identity_secret: missing; name a file"
+    assert "hunter2" not in mask_problem("kafka: refused with password=hunter2")
