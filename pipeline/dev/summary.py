@@ -1,7 +1,7 @@
 """What a run of `pipeline dev` amounts to: counts, latency, and what the oracle says."""
 
 from collections import Counter
-from typing import Any
+from typing import Any, Final
 
 from pipeline.dev.drain import scans
 from pipeline.dev.monitor import Monitor, quantile
@@ -10,6 +10,10 @@ from pipeline.dev.verification import read_topics, verified
 
 __all__ = ["summary"]
 
+#: Within so long the pipeline has to know of a change, whose webhook may be lost: several scans, as an API
+#: that is being posted to is throttled now and then.
+_POLL_DELAY_S: Final = 30.0
+
 
 async def summary(stack: Stack, monitor: Monitor, seconds: float) -> dict[str, Any]:
     """The last line of ``--exit-after``: one JSON object of kind ``summary``."""
@@ -17,7 +21,8 @@ async def summary(stack: Stack, monitor: Monitor, seconds: float) -> dict[str, A
     records = await read_topics(stack.process.cluster.connection, stack.process.cluster.partitions)
     counts = Counter(record.topic for record in records)
     polls = sum(scans(stack).values())
-    report = await verified(stack.settings, stack.sandbox.ledger, records, await stack.sandbox.holdings())
+    held = await stack.sandbox.holdings()
+    report = await verified(stack.settings, stack.sandbox.ledger, records, held, poll_delay_s=_POLL_DELAY_S)
     return {
         "kind": "summary",
         "seconds": round(seconds, 1),

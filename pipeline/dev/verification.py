@@ -43,10 +43,17 @@ async def read_topics(connection: Connection, partitions: int) -> list[Record]:
 
 
 async def verified(
-    settings: Settings, ledger: Path, records: Iterable[Record], held: Iterable[Mapping[str, Any]] | None
+    settings: Settings,
+    ledger: Path,
+    records: Iterable[Record],
+    held: Iterable[Mapping[str, Any]] | None,
+    *,
+    poll_delay_s: float = 60.0,
 ) -> Report:
     """
     What the oracle says of *records* and of what the Users API holds; *held* None: that is not compared.
+
+    Within *poll_delay_s* a change at an API has to be known.
 
     Raises:
         ConfigError: *ledger* holds no ledger, or *settings* no identity secret.
@@ -58,7 +65,7 @@ async def verified(
         ledger,
         _for_oracle(records),
         identity_secret=settings.identity_secret.reveal().encode(),
-        settings=_oracle_settings(settings),
+        settings=_oracle_settings(settings, poll_delay_s),
         held=held,
     )
 
@@ -67,11 +74,12 @@ def _for_oracle(records: Iterable[Record]) -> list[dict[str, Any]]:
     return [record._asdict() for record in records if record.topic in READS]
 
 
-def _oracle_settings(settings: Settings) -> OracleSettings:
+def _oracle_settings(settings: Settings, poll_delay_s: float) -> OracleSettings:
     """What the oracle must be told of *settings*."""
     return OracleSettings(
         grace_s=settings.engagement.grace_s,
         reply_window_s=settings.engagement.reply_window_s,
         max_tags=settings.engagement.max_tags,
         reconcile_days=settings.poll.reconcile_days,
+        poll_delay_s=poll_delay_s,
     )
