@@ -100,6 +100,16 @@ def values(table: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def untagged(table: dict[str, Any]) -> dict[str, Any]:
+    """
+    *table* without the windows of tags.
+
+    A message counts for the tags that its contact had when it was enriched. Which of two topics enrich
+    saw first is not recorded.
+    """
+    return {key: value for key, value in values(table).items() if "|tag:" not in key}
+
+
 async def test_a_broker_run_through_the_driver_ends_with_the_same_tables(kafka: str, tmp_path: Path) -> None:
     """Recorded inputs of a run on Kafka, taken through the driver, leave the same final tables."""
     story = Run(tmp_path / "ledger", webhooks=300).play()
@@ -107,12 +117,20 @@ async def test_a_broker_run_through_the_driver_ends_with_the_same_tables(kafka: 
     await prepared(kafka, made)
     cluster = cluster_of(kafka, tmp_path / "state")
     await play(cluster, story.driver, made)
-    driver, runtime = Driver(made, batches=(1_000_000,)), Driver(made)
-    for record in await recorded(cluster.connection, SOURCES):
-        driver.append(record)
-    driver.run()
-    for record in await recorded(cluster.connection, TABLES):
-        runtime.append(record)
+    runtime = await taken(cluster, (), TABLES)
+    whole = await taken(cluster, made, SOURCES)
+    counted = await taken(cluster, made[-2:], ("activity.enriched", "clock.ticks"))
     for table in TABLES:
         assert len(runtime.table(table)) > 20
-        assert values(runtime.table(table)) == values(driver.table(table))
+        assert untagged(runtime.table(table)) == untagged(whole.table(table))
+    for table in TABLES[1:]:
+        assert values(runtime.table(table)) == values(counted.table(table))
+
+
+async def taken(cluster: Cluster, made: Iterable[Stage], topics: Iterable[str]) -> Driver:
+    """What the records of *topics* come to when a driver's *made* stages take them."""
+    driver = Driver(made, batches=(1_000_000,))
+    for record in await recorded(cluster.connection, topics):
+        driver.append(record)
+    driver.run()
+    return driver
