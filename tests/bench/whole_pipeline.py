@@ -22,6 +22,7 @@ import uvloop
 
 from pipeline import topology
 from pipeline.codec import Codec, Output, new_traceparent
+from pipeline.errors import BrokerError
 from pipeline.identity import Identity
 from pipeline.instants import from_ms
 from pipeline.logs import configure, mask
@@ -143,10 +144,18 @@ async def drained(worker: Worker) -> None:
     """Return when nothing moves."""
     quiet = 0
     while quiet < 3:
-        lag = sum((await worker.lags()).values())
-        idle = all(task.idle for group in worker.groups.values() for task in group.tasks.values())
-        quiet = quiet + 1 if not lag and idle and not worker.unready else 0
+        quiet = quiet + 1 if await at_rest(worker) else 0
         await asyncio.sleep(0.1)
+
+
+async def at_rest(worker: Worker) -> bool:
+    """Whether there is no lag and nothing in progress; a lag that cannot be read now is one."""
+    try:
+        lag = sum((await worker.lags()).values())
+    except BrokerError:
+        return False
+    idle = all(task.idle for group in worker.groups.values() for task in group.tasks.values())
+    return idle and not lag and not worker.unready
 
 
 async def run(records: int, profile: str) -> dict[str, Any]:
