@@ -83,12 +83,12 @@ class Program:
         self.refresh_tokens: dict[str, str] = {}
         self._stop = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
-        self._tasks: asyncio.TaskGroup | None = None
+        self.tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
         """Own the traffic's task until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
+            self.tasks = tasks
             await asyncio.Event().wait()
 
     def status(self) -> dict[str, Any]:
@@ -120,10 +120,10 @@ class Program:
 
     def start(self, rate: float | None = None, count: int | None = None) -> None:
         """Send at *rate* webhooks a second until `stop`, or *count* of them."""
-        assert self._tasks is not None
+        assert self.tasks is not None
         self.traffic.rate = rate or self.traffic.rate
         self._stop.clear()
-        self._running = self._tasks.create_task(
+        self._running = self.tasks.create_task(
             self.traffic.run(count=count, stop=self._stop), name="sandbox traffic"
         )
 

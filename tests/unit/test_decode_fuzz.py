@@ -55,7 +55,7 @@ ITEM: dict[str, Any] = {
 }
 
 
-def attempt(task: Task, body: bytes, **headers: Any) -> None:
+def check_decodes(task: Task, body: bytes, **headers: Any) -> None:
     """Decode a record; all that comes of it can be written, or it is refused without the number."""
     refused: str | None = None
     try:
@@ -86,7 +86,7 @@ def test_no_sakari_webhook_breaks_decode(data: st.DataObject) -> None:
     good = sakari_message() | sakari_contact() | more
     payload = data.draw(st.composite(changed)(good))
     body = hook(data.draw(st.sampled_from(KINDS + OPTS)), payload)
-    attempt(Task(), body)
+    check_decodes(Task(), body)
 
 
 @given(st.data())
@@ -95,7 +95,7 @@ def test_no_users_webhook_breaks_decode(data: st.DataObject) -> None:
     """Any value in any field of any kind of webhook."""
     fields = data.draw(st.composite(changed)(USERS_CONTACT | {"timestamp": at(6), "webhookId": "w"}))
     body = users_hook(data.draw(st.sampled_from(USERS)), **fields)
-    attempt(Task(), body, key="acme:u:u1", product="users", account="location-1")
+    check_decodes(Task(), body, key="acme:u:u1", product="users", account="location-1")
 
 
 @given(st.data())
@@ -105,11 +105,11 @@ def test_no_polled_item_breaks_decode(data: st.DataObject) -> None:
     item = data.draw(st.composite(changed)(ITEM))
     resource = data.draw(st.sampled_from(RESOURCES))
     headers = {"product": "users", "account": "location-1", "resource": resource, "scan": at(9)}
-    attempt(Task(), msgspec.json.encode(item), key="acme:u:1", **headers)
+    check_decodes(Task(), msgspec.json.encode(item), key="acme:u:1", **headers)
 
 
 @given(st.binary(max_size=60), st.sampled_from(("sakari", "users", "survey")))
 @settings(max_examples=200, deadline=None)
 def test_no_bytes_break_decode(body: bytes, product: str) -> None:
     """Whatever arrives is refused, or passes through."""
-    attempt(Task(), body, product=product)
+    check_decodes(Task(), body, product=product)
