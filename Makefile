@@ -6,8 +6,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 EXTRAS := runtime,embedded,test
 TESTS  ?= tests
-# It installs in seconds what takes pip a minute; where it cannot work, pip does.
-UV     := uv==0.13.9
+# uv installs in seconds what takes pip a minute; where it cannot work, pip does.
+PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
 .PHONY: help setup demo test check format constraints clean
 
@@ -21,9 +21,9 @@ $(STAMP): constraints.txt pyproject.toml
 		{ echo "make: Python 3.11 or newer is needed, with venv; name one with PYTHON=..." >&2; exit 1; }
 	@echo "setting up $(VENV)" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@{ $(BIN)/python -m pip install -q --disable-pip-version-check $(UV) && \
+	@{ $(PIP) uv && \
 		$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]'; } 2>/dev/null || \
-		$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+		$(PIP) -e '.[$(EXTRAS)]'
 	@touch $@
 
 demo: setup  ## the main job on a real Kafka, with sandboxes of both APIs
@@ -42,7 +42,6 @@ format: setup  ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
 constraints: setup  ## pin the newest versions that pyproject.toml allows
-	@$(BIN)/python -m pip install -q --disable-pip-version-check $(UV)
 	@$(BIN)/uv pip compile -q --upgrade --all-extras --no-annotate --no-header --python-version 3.11 pyproject.toml -o constraints.txt
 
 clean:  ## remove what make and the program made here
