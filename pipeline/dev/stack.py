@@ -1,7 +1,6 @@
 """Starts all of `pipeline dev`: Kafka, the sandbox, topics, the pipeline itself."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import msgspec
 
 from pipeline import topology
 from pipeline.dev import child
+from pipeline.dev.folder import claimed
 from pipeline.errors import ConfigError
 from pipeline.identity import Identity
 from pipeline.preflight import DEV_IDENTITY_SECRET
@@ -92,9 +92,8 @@ async def started(options: Options, tell: Tell, on_progress: Callable[[Any], Non
     What a former run left in the folder is removed: a sandbox begins its story anew, and facts of the
     last one would be its duplicates.
     """
-    shutil.rmtree(options.folder, ignore_errors=True)
-    options.folder.mkdir(parents=True)
     async with AsyncExitStack() as stack:
+        stack.enter_context(claimed(options.folder))
         broker, sandbox = await _outside(options, stack, tell, on_progress)
         servers = broker.bootstrap_servers if broker else options.bootstrap_servers
         settings = _settings(sandbox.settings, servers)
