@@ -1,1 +1,0 @@
-"""See `pipeline.effects`: Unit, Effect, EffectContext, Change. (Import from there; this file goes away.)"""
