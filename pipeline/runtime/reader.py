@@ -9,6 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from pipeline.codec import Record
+from pipeline.runtime.closing import stop_consumer, stop_producer
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.transaction import broker_errors
 
@@ -78,14 +79,14 @@ async def reading(connection: Connection, topics: Iterable[str], partitions: int
         BrokerError: Kafka does not answer.
     """
     consumer = connection.reader()
-    with broker_errors("connecting"):
-        await consumer.start()
     try:
+        with broker_errors("connecting"):
+            await consumer.start()
         places = [TopicPartition(topic, number) for topic in topics for number in range(partitions)]
         consumer.assign(places)
         yield Reader(consumer, places)
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)
 
 
 async def warmed(connection: Connection) -> None:
@@ -103,5 +104,7 @@ async def warmed(connection: Connection) -> None:
             with suppress(GroupCoordinatorNotAvailableError):  # it is being made
                 await client.find_coordinator("warm-up")
             await client.close()
-            await producer.start()
-            await producer.stop()
+            try:
+                await producer.start()
+            finally:
+                await stop_producer(producer)

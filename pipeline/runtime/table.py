@@ -9,13 +9,12 @@ import time
 from typing import Generic, TypeVar
 
 import msgspec
-from aiokafka import TopicPartition
 
 from pipeline.codec import Codec
 from pipeline.errors import BrokerError
-from pipeline.runtime.closing import stop_consumer
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.publisher import Publisher
+from pipeline.runtime.reader import reading
 from pipeline.runtime.transaction import broker_errors
 from pipeline.stage import Emit, Event
 
@@ -67,21 +66,9 @@ class KafkaTable(Generic[T]):
         """Give the producer up."""
         await self._publisher.close()
 
-    async def _read(self) -> dict[bytes, bytes]:
-        place = TopicPartition(self._topic, 0)
-        found: dict[bytes, bytes] = {}
-        consumer = self._connection.reader()
-        try:
-            await consumer.start()
-            consumer.assign([place])
-            end = (await consumer.end_offsets([place]))[place]
-            await consumer.seek_to_beginning(place)
-            while await consumer.position(place) < end:
-                for records in (await consumer.getmany(timeout_ms=200)).values():
-                    found |= {record.key: record.value for record in records}
-        finally:
-            await stop_consumer(consumer)
-        return {key: value for key, value in found.items() if value is not None}
+    async def _read(self) -> dict[bytes | None, bytes | None]:
+        async with reading(self._connection, (self._topic,), 1) as reader:
+            return {record.key: record.value async for record in reader.everything()}
 
 
 def _now_ms() -> int:
