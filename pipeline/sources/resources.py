@@ -6,8 +6,9 @@ details, statistics in the tenant's dialect, social accounts, users, contacts.
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, Literal
 
 from pipeline.clients import pages
@@ -71,22 +72,14 @@ def _of_account(tenant: str, client: SakariClient, settings: PollSettings, now: 
     async def contact_exists(identifier: str) -> bool:
         return await client.contact(identifier) is not None
 
-    def resource(
-        name: str, interval_s: float, page: Callable[[str], Awaitable[Page]], **more: Any
-    ) -> Resource:
-        return Resource(
-            tenant=tenant,
-            account=account,
-            product="sakari",
-            name=name,
-            interval_s=interval_s,
-            page=page,
-            **more,
-        )
-
-    yield resource("contacts", settings.sakari_contacts_s, contacts, exists=contact_exists)
-    yield resource("messages", settings.messages_s, messages, removable=False)
-    yield resource("conversations", settings.conversations_s, conversations, removable=False)
+    resource = partial(Resource, tenant=tenant, account=account, product="sakari")
+    yield resource(
+        name="contacts", interval_s=settings.sakari_contacts_s, page=contacts, exists=contact_exists
+    )
+    yield resource(name="messages", interval_s=settings.messages_s, page=messages, removable=False)
+    yield resource(
+        name="conversations", interval_s=settings.conversations_s, page=conversations, removable=False
+    )
 
 
 def _of_location(
@@ -125,24 +118,14 @@ def _of_location(
         observed = from_ms(now() // 60_000 * 60_000)
         return Page(tuple(await _statistics(tenant, dialect, client, observed)))
 
-    def resource(
-        name: str, interval_s: float, page: Callable[[str], Awaitable[Page]], **more: Any
-    ) -> Resource:
-        return Resource(
-            tenant=tenant,
-            account=location,
-            product="users",
-            name=name,
-            interval_s=interval_s,
-            page=page,
-            **more,
-        )
-
-    yield resource("tags", settings.tags_s, tags, exists=tag_exists)
-    yield resource("statistics", settings.statistics_s, statistics, removable=False)
-    yield resource("accounts", settings.accounts_s, accounts)
-    yield resource("users", settings.users_s, users, exists=user_exists)
-    yield resource("contacts", settings.users_contacts_s, contacts, exists=contact_exists)
+    resource = partial(Resource, tenant=tenant, account=location, product="users")
+    yield resource(name="tags", interval_s=settings.tags_s, page=tags, exists=tag_exists)
+    yield resource(name="statistics", interval_s=settings.statistics_s, page=statistics, removable=False)
+    yield resource(name="accounts", interval_s=settings.accounts_s, page=accounts)
+    yield resource(name="users", interval_s=settings.users_s, page=users, exists=user_exists)
+    yield resource(
+        name="contacts", interval_s=settings.users_contacts_s, page=contacts, exists=contact_exists
+    )
 
 
 def _page(page: pages.Page, made: Callable[[dict[str, Any]], Item]) -> Page:
