@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
 from pipeline.identity import Identity
-from pipeline.settings import KafkaSettings, Settings, SourceSettings, Tenant
+from pipeline.settings import DEV_IDENTITY_SECRET, KafkaSettings, Settings, SourceSettings, Tenant
 from pipeline.sources.signatures import public_keys, signing_key
 
 __all__ = ["DEV_IDENTITY_SECRET", "NAMES", "check", "identity_of", "problems", "selected"]
@@ -24,9 +24,6 @@ NAMES = (
     "rollup",
     "statistics",
 )
-
-#: The fixed identity secret of `pipeline dev`; refused by the profile ``production``.
-DEV_IDENTITY_SECRET = "pipeline-dev-identity-secret-not-for-production"  # noqa: S105 - it is public
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MIN_SECRET = 32

@@ -35,6 +35,7 @@ from pipeline.errors import ConfigError
 from pipeline.settings_source import read_yaml, unknown_variables
 
 __all__ = [
+    "DEV_IDENTITY_SECRET",
     "AdminSettings",
     "BreakerSettings",
     "ClockSettings",
@@ -61,6 +62,11 @@ TENANT_NAME = re.compile(r"^[a-z0-9-]{1,32}$")
 
 #: Names of products with code of their own: no configured source may take them.
 _PRODUCTS = ("sakari", "users")
+
+
+#: The identity secret of every development run, so that keys are the same in each; `pipeline run`
+#: refuses it under the profile ``production``.
+DEV_IDENTITY_SECRET = "pipeline-dev-identity-secret-not-for-production"  # noqa: S105 - it is public
 
 
 class _Part(BaseModel):

@@ -14,11 +14,9 @@ import yaml
 from pipeline.sandbox.program import Program, path_secret
 from pipeline.sandbox.traffic_time import dev_grace_s
 from pipeline.sandbox.world import TenantWorld
+from pipeline.settings import DEV_IDENTITY_SECRET
 
 __all__ = ["written"]
-
-#: Fixed, so that keys are the same in every development run; refused by the profile ``production``.
-IDENTITY_SECRET = "pipeline-dev-identity-secret-not-for-production"  # noqa: S105 - it is public
 
 _POLL_S = 4.0
 
@@ -30,7 +28,7 @@ def written(program: Program, folder: Path, *, bootstrap_servers: str = "", rece
     values = {
         "application_id": "dev",
         "profile": "dev",
-        "identity_secret": _secret(secrets, "identity", IDENTITY_SECRET),
+        "identity_secret": _secret(secrets, "identity", DEV_IDENTITY_SECRET),
         "kafka": {"bootstrap_servers": bootstrap_servers},
         "runtime": {
             "state_dir": str((folder / "state").absolute()),
