@@ -54,6 +54,10 @@ class Backend(Protocol):
         """The value under *key*."""
         ...
 
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values under *keys*, in their order."""
+        ...
+
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """All entries with ``start <= key < end`` in key order."""
         ...
@@ -68,6 +72,10 @@ class Memory:
     def get(self, key: bytes) -> bytes | None:
         """The value under *key*."""
         return self.entries.get(key)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values under *keys*, in their order."""
+        return [self.entries.get(key) for key in keys]
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """All entries with ``start <= key < end`` in key order."""

@@ -134,6 +134,17 @@ def test_nothing_is_read_of_a_store_that_is_not_open(tmp_path: Path) -> None:
     assert (store.get(b"s\0a"), content(store)) == (None, [])
 
 
+def test_many_values_come_in_the_order_of_their_keys(tmp_path: Path) -> None:
+    """One call gives what one get for each key would, with None where there is nothing."""
+    written(tmp_path)
+    store = opened(tmp_path)
+    keys = [b"s\0c", b"s\0b", b"s\0a", b"s\0c"]
+    assert store.get_many(keys) == [store.get(key) for key in keys] == [b"3", None, b"1", b"3"]
+    assert store.get_many([]) == []
+    store.close()
+    assert store.get_many(keys) == [None] * 4
+
+
 def test_a_scan_stands_as_it_began(tmp_path: Path) -> None:
     """What is written while a scan is read does not change what it gives."""
     written(tmp_path)
