@@ -38,6 +38,7 @@ Header = tuple[str, bytes]
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {name: msgspec.json.Decoder(t) for name, t in TYPES.items()}
+_NO_TYPES: Mapping[str, type[msgspec.Struct]] = {}
 _KNOWN = frozenset(
     {"ce_specversion", "ce_source", "content-type", "ce_id", "ce_type", "ce_time", "traceparent", "backfill"}
 )
@@ -83,11 +84,23 @@ def new_traceparent(seed: bytes) -> str:
 
 
 class Codec:
-    """Decodes and encodes the records of *topics*; each has *partitions* unless it says otherwise."""
+    """
+    Decodes and encodes the records of *topics*; each has *partitions* unless it says otherwise.
 
-    def __init__(self, topics: Topics, partitions: int, application_id: str = "pipeline") -> None:
+    *types* are ``ce_type`` -> struct that this codec alone knows, beside those of `pipeline.events`.
+    """
+
+    def __init__(
+        self,
+        topics: Topics,
+        partitions: int,
+        application_id: str = "pipeline",
+        types: Mapping[str, type[msgspec.Struct]] = _NO_TYPES,
+    ) -> None:
         self.topics = topics
         self.application_id = application_id
+        self._decoders = _DECODERS | {name: msgspec.json.Decoder(struct) for name, struct in types.items()}
+        self._names = {struct: name for name, struct in types.items()}
         self._counts = {name: topic.partitions or partitions for name, topic in topics.items()}
 
     def partitions(self, topic: str) -> int:
@@ -108,7 +121,7 @@ class Codec:
         return Event(
             topic=topic.name,
             key=_key(record),
-            value=_value(topic, record, name, headers),
+            value=self._value(topic, record, name, headers),
             type=name,
             id=headers.get("ce_id") or f"{record.topic}/{record.partition}/{record.offset}",
             received_at=record.timestamp,
@@ -166,12 +179,36 @@ class Codec:
         self, emit: Emit, topic: Topic, cause: Event[Any], stage: str, identifier: str
     ) -> list[Header]:
         return [
-            *_constant(_type(emit, topic), f"/{self.application_id}/{stage}"),
+            *_constant(self._type(emit, topic), f"/{self.application_id}/{stage}"),
             ("ce_id", identifier.encode()),
             ("ce_time", (emit.occurred_at or from_ms(cause.received_at)).encode()),
             ("ce_subject", (emit.subject or emit.key).encode()),
-            ("traceparent", cause.traceparent.encode()),
+            ("traceparent", (cause.traceparent or new_traceparent(cause.id.encode())).encode()),
         ]
+
+    def _type(self, emit: Emit, topic: Topic) -> str:
+        if emit.value is None:
+            return topic.types[0]
+        if isinstance(emit.value, bytes):
+            return f"{topic.name}.v1"
+        struct = type(emit.value)
+        return self._names.get(struct) or ce_type(struct)
+
+    def _value(self, topic: Topic, record: Record, name: str, headers: Mapping[str, str]) -> Any:
+        if record.value is None:
+            if topic.is_table:
+                return None
+            raise RecordError("null", f"{topic.name} has no tombstones, so a value must be there")
+        if topic.types == ("raw",):
+            return _received(record.value, headers)
+        if name not in topic.types:
+            raise RecordError("unknown-type", f"{name or 'no ce_type'!r} may not stand on {topic.name}")
+        try:
+            value = self._decoders[name].decode(record.value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RecordError("invalid-value", f"no {name}: {error}") from error
+        _belonging(record, value)
+        return value
 
 
 @lru_cache(maxsize=1024)
@@ -182,12 +219,6 @@ def _constant(name: str, source: str) -> tuple[Header, ...]:
         ("ce_source", source.encode()),
         ("content-type", b"application/json"),
     )
-
-
-def _type(emit: Emit, topic: Topic) -> str:
-    if emit.value is None:
-        return topic.types[0]
-    return f"{topic.name}.v1" if isinstance(emit.value, bytes) else ce_type(type(emit.value))
 
 
 def _bytes(value: Any) -> bytes | None:
@@ -208,23 +239,6 @@ def _key(record: Record) -> str:
         return record.key.decode()
     except UnicodeDecodeError as error:
         raise RecordError("wrong-key", "the key is no UTF-8 text") from error
-
-
-def _value(topic: Topic, record: Record, name: str, headers: Mapping[str, str]) -> Any:
-    if record.value is None:
-        if topic.is_table:
-            return None
-        raise RecordError("null", f"{topic.name} has no tombstones, so a value must be there")
-    if topic.types == ("raw",):
-        return _received(record.value, headers)
-    if name not in topic.types:
-        raise RecordError("unknown-type", f"{name or 'no ce_type'!r} may not stand on {topic.name}")
-    try:
-        value = _DECODERS[name].decode(record.value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RecordError("invalid-value", f"no {name}: {error}") from error
-    _belonging(record, value)
-    return value
 
 
 def _belonging(record: Record, value: Any) -> None:

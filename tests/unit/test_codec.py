@@ -2,16 +2,18 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.codec import MAX_RECORD_BYTES, Codec, Record, new_traceparent, text_headers
 from pipeline.errors import RecordError
-from pipeline.events import ContactOptedOut, EnrichedContact, LocationTag, Tick
+from pipeline.events import TYPES, ContactOptedOut, EnrichedContact, LocationTag, Tick
 from pipeline.instants import Time
 from pipeline.partitioning import partition_of
 from pipeline.stage import Emit, Event
+from pipeline.topics import Topics
 from pipeline.topics import load as load_topics
 
 CODEC = Codec(load_topics(), 4, "test")
@@ -229,3 +231,30 @@ class TestReceived:
     def test_header_bytes_that_are_no_text_are_replaced(self) -> None:
         """Others' headers must not stop a stage; of a repeated name the last counts."""
         assert text_headers([("a", b"\xff"), ("b", b"1"), ("b", b"2")]) == {"a": "�", "b": "2"}
+
+
+class Gauge(msgspec.Struct, frozen=True):
+    """A type that only one codec knows."""
+
+    level: int
+
+
+def test_a_codec_may_know_types_of_its_own() -> None:
+    """A type given to one codec travels through it, and is registered nowhere else."""
+    real = load_topics()
+    topic = msgspec.structs.replace(real["sakari.events"], name="gauges", types=("gauge.v1",))
+    topics = Topics([topic], real.profiles.values(), real.changelogs)
+    own = Codec(topics, 4, types={"gauge.v1": Gauge})
+    (output,) = own.encode(Emit("gauges", "k", Gauge(3)), CAUSE, "stage", 0)
+    record = Record("gauges", output.partition, 0, 7, output.key, output.value, tuple(output.headers))
+    assert (own.decode(record).value, own.decode(record).type) == (Gauge(3), "gauge.v1")
+    assert "gauge.v1" not in TYPES
+
+
+def test_a_public_record_always_has_a_trace() -> None:
+    """What was caused by a record without a trace begins one, the same at every repetition."""
+    cause = msgspec.structs.replace(CAUSE, traceparent="")
+    told = {
+        text_headers(written(Emit("sakari.events", KEY, FACT), cause).headers)["traceparent"] for _ in "ab"
+    }
+    assert told == {new_traceparent(b"cause")}
