@@ -96,6 +96,12 @@ RULES = (
         "what runs in production does not depend on what only tries it out",
     ),
     Rule(
+        "pipeline.bench",
+        None,
+        ("aiokafka", "pipeline.sandbox", "pipeline.dev", "pipeline.testing", "pipeline.stages"),
+        "it measures the runtime, by the runtime's own means",
+    ),
+    Rule(
         "pipeline.clients",
         None,
         ("pipeline.runtime", "pipeline.stages", "pipeline.sources", "aiokafka"),

@@ -1,0 +1,1 @@
+"""Standard works that measure the runtime, and nothing that the runtime needs."""
