@@ -9,13 +9,23 @@ from pathlib import Path
 import orjson
 
 from pipeline.dev.progress import ProgressLines
+from pipeline.errors import ConfigError
 from pipeline.runtime.broker import DEFAULT_DATA_DIR, EmbeddedBroker
+from pipeline.runtime.broker_settings import LOOPBACK
 
 __all__ = ["broker"]
 
+EVERY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not listened on
+
 
 async def broker(
-    *, data_dir: Path = DEFAULT_DATA_DIR, ephemeral: bool = False, port: int = 0, json: bool = False
+    *,
+    data_dir: Path = DEFAULT_DATA_DIR,
+    ephemeral: bool = False,
+    port: int = 0,
+    host: str = LOOPBACK,
+    advertised_host: str = "",
+    json: bool = False,
 ) -> None:
     """
     Run a real Kafka on this machine until Ctrl-C or SIGTERM.
@@ -23,13 +33,14 @@ async def broker(
     Its first start downloads 45 MB from Maven Central; later ones need no network and take a second.
     What it serves stays in the data folder.
 
-    Exit codes: 0 stopped, 1 Kafka could not start or ended by itself.
+    Exit codes: 0 stopped, 1 Kafka could not start or ended by itself, 2 clients could not come to it.
 
     Examples::
 
         pipeline broker                             # keeps its data in .pipeline/kafka
         pipeline broker --ephemeral --json          # one JSON line, nothing kept
         pipeline broker --port 9092 --data-dir /srv/kafka
+        pipeline broker --port 9092 --host 0.0.0.0 --advertised-host kafka    # for other machines, unsecured
 
     Parameters
     ----------
@@ -38,13 +49,23 @@ async def broker(
     ephemeral
         Keep nothing: a temporary folder, removed at the end.
     port
-        The port on 127.0.0.1; 0 takes a free one.
+        The port; 0 takes a free one.
+    host
+        The address to listen on. Whoever reaches it may do anything: there is no password.
+    advertised_host
+        The name by which clients reach it from where they are; default: the address it listens on.
     json
         Print one line of JSON instead of text.
     """
+    if host in EVERY_ADDRESS and not advertised_host:
+        raise ConfigError(f"--host {host} is no address to come to: name one with --advertised-host")
     with _ended_by_signals():
         async with EmbeddedBroker(
-            None if ephemeral else data_dir, port=port, on_progress=ProgressLines()
+            None if ephemeral else data_dir,
+            port=port,
+            host=host,
+            advertised_host=advertised_host,
+            on_progress=ProgressLines(),
         ) as kafka:
             print(_line(kafka) if json else _text(kafka), flush=True)
             await kafka.wait()

@@ -33,6 +33,8 @@ from pipeline.runtime.broker_files import (
     java,
 )
 from pipeline.runtime.broker_settings import (
+    LOOPBACK,
+    Seat,
     cluster_id,
     format_folder,
     log4j_properties,
@@ -71,6 +73,8 @@ class EmbeddedBroker:
     One Kafka, from ``async with`` to its end; its topics live in *data_dir*, or nowhere after it.
 
     *data_dir* None is ephemeral: a temporary folder, removed at the end. *port* 0 takes a free one.
+    *host* is the address to listen on, *advertised_host* the name by which clients reach it from where
+    they are, by default the same. *seat* makes it one of several, see ``broker_cluster.py``.
     *cache* and *repository* say where Kafka's jars are kept and come from (see `KafkaFiles`);
     *record_start* lets the first broker record what makes the next one start in half the time, which
     its stop pays for with 5 s.
@@ -83,6 +87,9 @@ class EmbeddedBroker:
         data_dir: Path | None = None,
         *,
         port: int = 0,
+        host: str = LOOPBACK,
+        advertised_host: str = "",
+        seat: Seat | None = None,
         heap_mb: int = 512,
         on_progress: OnProgress = lambda _: None,
         cache: Path | None = None,
@@ -94,7 +101,10 @@ class EmbeddedBroker:
         self.data_dir = (data_dir or Path(tempfile.gettempdir())).absolute()
         self.version = KAFKA_VERSION
         self.port = port
-        self._fixed_port = port
+        self._seat = seat
+        self._fixed_port = seat.port if seat else port
+        self._host = host
+        self._advertised_host = advertised_host or host
         self._heap_mb = heap_mb
         self._record_start = record_start
         self._on_progress = on_progress
@@ -112,7 +122,7 @@ class EmbeddedBroker:
     @property
     def bootstrap_servers(self) -> str:
         """Where clients connect, ``host:port``."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self._advertised_host}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -135,6 +145,7 @@ class EmbeddedBroker:
 
     async def start(self) -> None:
         """Bring up Kafka, and return when it answers a client."""
+        self._stopping = False
         try:
             await self._prepare()
             if self.ephemeral:
@@ -231,12 +242,21 @@ class EmbeddedBroker:
     def _write_settings(self) -> None:
         """Write all that Kafka reads; the format of the folder last, so that half of it is no format."""
         data = self._path("data")
-        settings = node_settings(port=self.port, controller_port=_free_port(), logs=data)
+        settings = node_settings(
+            port=self.port,
+            controller_port=_free_port(),
+            logs=data,
+            host=self._host,
+            advertised_host=self._advertised_host,
+        )
+        if self._seat is not None:
+            settings |= self._seat.settings
         self._path("server.properties").write_text(server_properties(settings), encoding="utf-8")
         log4j = log4j_properties(self._path("server.log"))
         self._path("log4j2.properties").write_text(log4j, encoding="utf-8")
         if not cluster_id(data):
-            format_folder(data, self._files.bootstrap)
+            seat = {"node_id": self._seat.node_id, "cluster": self._seat.cluster} if self._seat else {}
+            format_folder(data, self._files.bootstrap, **seat)
 
     async def _spawn(self, lock: int) -> asyncio.subprocess.Process:
         folder = str(self.data_dir) if self.ephemeral else "-"
@@ -279,7 +299,7 @@ class EmbeddedBroker:
                 "-XX:+VerifySharedSpaces",
                 f"-XX:AOTCache={cache}",
             ]
-        if not self._record_start:
+        if not self._record_start or not os.access(cache.parent, os.W_OK):
             return quiet
         self._trained = self._path("start.aot")
         return [*quiet, f"-XX:AOTCacheOutput={self._trained}"]

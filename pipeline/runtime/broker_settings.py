@@ -5,11 +5,24 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import final
+
+import msgspec
 
 from pipeline.errors import BrokerError
 
-__all__ = ["cluster_id", "format_folder", "log4j_properties", "node_settings", "server_properties"]
+__all__ = [
+    "LOOPBACK",
+    "Seat",
+    "cluster_id",
+    "format_folder",
+    "log4j_properties",
+    "new_id",
+    "node_settings",
+    "server_properties",
+]
 
+LOOPBACK = "127.0.0.1"
 LOG4J = """\
 status=error
 appender.file.type=RollingFile
@@ -27,14 +40,20 @@ rootLogger.appenderRef.file.ref=file
 """
 
 
-def node_settings(*, port: int, controller_port: int, logs: Path) -> dict[str, str | int | Path]:
-    """Return Kafka's settings for one node that is broker and controller, sized for a laptop."""
+def node_settings(
+    *, port: int, controller_port: int, logs: Path, host: str = LOOPBACK, advertised_host: str = LOOPBACK
+) -> dict[str, str | int | Path]:
+    """
+    Return Kafka's settings for one node that is broker and controller, sized for a laptop.
+
+    It listens on *host* and tells clients to come to *advertised_host*; its controller is for itself alone.
+    """
     return {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
-        "listeners": f"BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"BROKER://127.0.0.1:{port}",
+        "listeners": f"BROKER://{host}:{port},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": f"BROKER://{advertised_host}:{port}",
         "inter.broker.listener.name": "BROKER",
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
@@ -58,6 +77,46 @@ def node_settings(*, port: int, controller_port: int, logs: Path) -> dict[str, s
         "num.network.threads": 2,
         "num.io.threads": 4,
     }
+
+
+@final
+class Seat(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The place of one node in a cluster of several on this machine: its own ports, and everybody's.
+
+    Clients are told *advertised_port*, which may be that of a proxy; the other nodes come to *peer_port*.
+    """
+
+    node_id: int
+    cluster: str  #: id of the cluster, a Kafka uuid
+    port: int
+    advertised_port: int
+    peer_port: int
+    controller_ports: tuple[int, ...]  #: of node 1, 2, …
+
+    @property
+    def settings(self) -> dict[str, str | int | Path]:
+        """What differs from a node that is alone: nothing is lost, and all go on, when one node dies."""
+        nodes = len(self.controller_ports)
+        voters = [f"{n}@{LOOPBACK}:{port}" for n, port in enumerate(self.controller_ports, 1)]
+        own = self.controller_ports[self.node_id - 1]
+        kinds = ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
+        return {
+            "node.id": self.node_id,
+            "controller.quorum.voters": ",".join(voters),
+            "listeners": f"CLIENT://{LOOPBACK}:{self.port},BROKER://{LOOPBACK}:{self.peer_port},"
+            f"CONTROLLER://{LOOPBACK}:{own}",
+            "advertised.listeners": f"CLIENT://{LOOPBACK}:{self.advertised_port},"
+            f"BROKER://{LOOPBACK}:{self.peer_port}",
+            "listener.security.protocol.map": "CLIENT:PLAINTEXT,BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "default.replication.factor": nodes,
+            "min.insync.replicas": nodes // 2 + 1,
+            **{f"{kind}.replication.factor": nodes for kind in kinds},
+            **{f"{kind}.min.isr": nodes // 2 + 1 for kind in kinds[1:]},
+            "broker.session.timeout.ms": 6_000,  # a node that is silent for so long leads nothing any more
+            "broker.heartbeat.interval.ms": 1_000,
+            "replica.lag.time.max.ms": 10_000,
+        }
 
 
 def server_properties(settings: Mapping[str, str | int | Path]) -> str:
@@ -86,9 +145,9 @@ def cluster_id(data: Path) -> str:
     )
 
 
-def format_folder(data: Path, bootstrap: Path) -> None:
+def format_folder(data: Path, bootstrap: Path, *, node_id: int = 1, cluster: str = "") -> None:
     """
-    Make the folder *data* a new cluster with the feature levels of *bootstrap*.
+    Make the folder *data* a new cluster, or a node of *cluster*, with the feature levels of *bootstrap*.
 
     The id is written last, and at once: half a format is none. Raises BrokerError when the folder
     holds a cluster that lost its id.
@@ -98,11 +157,12 @@ def format_folder(data: Path, bootstrap: Path) -> None:
     data.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(bootstrap, data / bootstrap.name)
     half = data / "meta.properties.new"
-    half.write_text(f"version=1\nnode.id=1\ncluster.id={_new_id()}\ndirectory.id={_new_id()}\n")
+    ids = f"node.id={node_id}\ncluster.id={cluster or new_id()}\ndirectory.id={new_id()}\n"
+    half.write_text(f"version=1\n{ids}")
     half.replace(data / "meta.properties")
 
 
-def _new_id() -> str:
+def new_id() -> str:
     """Return a Kafka uuid: url-safe base64, not beginning with a dash as Kafka's own."""
     while True:
         text = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()

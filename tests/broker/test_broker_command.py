@@ -11,6 +11,9 @@ from pathlib import Path
 import orjson
 import pytest
 
+from pipeline.cli.broker import broker
+from pipeline.errors import ConfigError
+
 DEADLINE_S = 60
 PROGRAM = """
 import asyncio, pathlib, sys
@@ -59,3 +62,9 @@ async def test_it_fails_when_kafka_ends_by_itself(tmp_path: Path) -> None:
     async with command(tmp_path) as process:
         os.kill(int((await ready(process))["pid"]), signal.SIGKILL)
         assert await asyncio.wait_for(process.wait(), DEADLINE_S) != 0
+
+
+async def test_it_asks_for_the_name_that_clients_come_to() -> None:
+    """Every address is none to connect to: said before anything starts."""
+    with pytest.raises(ConfigError, match="--advertised-host"):
+        await broker(ephemeral=True, host="0.0.0.0")

@@ -180,6 +180,16 @@ async def test_a_taken_port_is_named() -> None:
             await EmbeddedBroker(port=port).start()
 
 
+async def test_clients_are_sent_to_the_advertised_name(tmp_path: Path) -> None:
+    """A client that found it by another address of this machine works by the advertised name from then on."""
+    async with EmbeddedBroker(tmp_path, host="0.0.0.0", advertised_host="localhost") as broker:
+        assert broker.bootstrap_servers == f"localhost:{broker.port}"
+        elsewhere = f"127.0.0.2:{broker.port}"
+        await create(elsewhere, "advertised")
+        await produce(elsewhere, "advertised", b"found")
+        assert await first_value(broker.bootstrap_servers, "advertised") == b"found"
+
+
 async def test_a_half_downloaded_jar_is_brought_anew(cache: Path) -> None:
     """A jar cut short is noticed at the next start and downloaded again, alone."""
     jar = min(locked_jars(), key=lambda each: each.size)

@@ -31,6 +31,14 @@ def test_it_listens_on_loopback_only() -> None:
     assert all("//127.0.0.1:" in listener for listener in listeners)
 
 
+def test_others_are_sent_to_the_name_that_reaches_it() -> None:
+    """What it listens on and what clients connect to are two things; the controller stays on loopback."""
+    logs = Path("/data")
+    settings = node_settings(port=1, controller_port=2, logs=logs, host="0.0.0.0", advertised_host="kafka")
+    assert settings["listeners"] == "BROKER://0.0.0.0:1,CONTROLLER://127.0.0.1:2"
+    assert settings["advertised.listeners"] == "BROKER://kafka:1"
+
+
 def test_a_backslash_in_a_path_survives_the_properties_file() -> None:
     """Java reads a backslash as an escape, so it is doubled."""
     assert server_properties({"log.dirs": Path("a\\b")}) == "log.dirs=a\\\\b\n"
