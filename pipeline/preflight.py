@@ -1,7 +1,7 @@
 """What must be true of the settings before anything starts: every problem at once, each with what to do."""
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -24,6 +24,9 @@ NAMES = (
     "rollup",
     "statistics",
 )
+
+#: What can be told apart by ``runtime.on_error``.
+STAGES = NAMES[1:]
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MIN_SECRET = 32
@@ -53,6 +56,11 @@ def problems(settings: Settings) -> Iterator[str]:
     yield from _source_problems(settings.sources)
     yield from _told_by(lambda: public_keys(settings.receiver.users_api_keys))
     yield from _contradictions(settings)
+    yield from (
+        f"runtime.on_error: {_unknown(name, STAGES)}"
+        for name in settings.runtime.on_error
+        if name not in STAGES
+    )
     if settings.profile == "production":
         yield from _unsafe(settings)
     for name, tenant in settings.tenants.items():
@@ -162,13 +170,13 @@ def selected(only: Iterable[str]) -> frozenset[str]:
         ConfigError: one is unknown; says which are known.
     """
     wanted = [name for given in only for part in given.split(",") if (name := part.strip())]
-    found = [_unknown(name) for name in wanted if name not in NAMES]
+    found = [f"--only: {_unknown(name, NAMES)}" for name in wanted if name not in NAMES]
     if found:
         raise ConfigError(found)
     return frozenset(wanted or NAMES)
 
 
-def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, NAMES, 1)
+def _unknown(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {close[0]}?" if close else "."
-    return f"--only: {name!r} is unknown{hint} Known: {', '.join(NAMES)}"
+    return f"{name!r} is unknown{hint} Known: {', '.join(known)}"

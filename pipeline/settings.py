@@ -181,6 +181,15 @@ class RuntimeSettings(_Part):
         description="a fetch waits for records so long; the least latency of an idle topic",
     )
     stop_timeout_s: float = Field(25.0, gt=0, description="deadline of an orderly stop")
+    watchdog_s: float = Field(
+        120.0,
+        ge=1,
+        description="a stage that has work and makes no progress for so long joins anew, then ends",
+    )
+    on_error: dict[str, Literal["dead-letter", "stop"]] = Field(
+        default_factory=dict,
+        description="by stage, what an unexpected error does: dead-letter (default), or stop the stage",
+    )
 
 
 class AdminSettings(_Part):

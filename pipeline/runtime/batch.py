@@ -14,7 +14,7 @@ from typing import Any, final
 import msgspec
 
 from pipeline.codec import MAX_RECORD_BYTES, Codec, Output, Record, encode, text_headers
-from pipeline.errors import BrokerError, RecordError
+from pipeline.errors import BrokerError, RecordError, StageFailed
 from pipeline.instants import Time
 from pipeline.partitioning import partition_of
 from pipeline.runtime.state import Backend, Changes, Layers
@@ -71,15 +71,27 @@ def stores_of(stage: Stage) -> tuple[Store[Any], ...]:
 
 
 class Processor:
-    """Runs *stage* on *partition* over *backend*; *mask* takes personal data out of error texts."""
+    """
+    Runs *stage* on *partition* over *backend*; *mask* takes personal data out of error texts.
+
+    An unexpected exception of the stage becomes a dead letter, or `StageFailed` where *stops* is set.
+    """
 
     def __init__(
-        self, stage: Stage, partition: int, codec: Codec, backend: Backend, mask: Callable[[str], str] = str
+        self,
+        stage: Stage,
+        partition: int,
+        codec: Codec,
+        backend: Backend,
+        mask: Callable[[str], str] = str,
+        *,
+        stops: bool = False,
     ) -> None:
         self.stage = stage
         self.layers = Layers(partition, stores_of(stage), backend)
         self._codec = codec
         self._mask = mask
+        self._stops = stops
         self._order = {topic: index for index, topic in enumerate((*stage.inputs, f"{stage.name}.redrive"))}
         self._cursor_number: int | None = None
         self._cursors = 0
@@ -104,9 +116,9 @@ class Processor:
 
         Raises:
             BrokerError: the store cannot be read; the record is not to blame.
+            StageFailed: an unexpected exception, where that stops the stage; the record is no part of
+                the batch, which may be closed without it.
         """
-        self._next_offsets[record.topic] = record.offset + 1
-        self._records += 1
         attempts = 1
         try:
             original, attempts = _original(record, self._order)
@@ -118,6 +130,8 @@ class Processor:
             raise
         except Exception as error:  # noqa: BLE001 - a poison record must not stop the stage
             self._unexpected(record, error, attempts)
+        self._next_offsets[record.topic] = record.offset + 1
+        self._records += 1
 
     def refuse(self, record: Record, reason: Reject, attempts: int) -> None:
         """Dead-letter *record* without a step: its outputs cannot be written."""
@@ -156,6 +170,7 @@ class Processor:
 
         Raises:
             BrokerError: the store cannot be read.
+            StageFailed: as for records; the cursor stays.
         """
         for key, pending in self.layers.scan(CURSORS, "", "~", limit=1):
             try:
@@ -165,6 +180,7 @@ class Processor:
             except BrokerError:
                 raise
             except Exception as error:  # noqa: BLE001 - as for records
+                self._stop_at(f"the fan-out {pending.job} at {pending.at}", error)
                 self._failures += 1
                 self._give_up(key, pending, Reject("unexpected", f"{type(error).__name__}: {error}"))
 
@@ -214,8 +230,17 @@ class Processor:
         self._cursors -= 1
 
     def _unexpected(self, record: Record, error: Exception, attempts: int) -> None:
+        self._stop_at(f"{record.topic}[{record.partition}] offset {record.offset}", error)
         self._failures += 1
         self._dead_letter(record, Reject("unexpected", f"{type(error).__name__}: {error}"), attempts)
+
+    def _stop_at(self, place: str, error: Exception) -> None:
+        if self._stops:
+            told = self._mask(f"{type(error).__name__}: {error}")[:MAX_ERROR_TEXT]
+            raise StageFailed(
+                f"{self.stage.name} stopped at {place}, as runtime.on_error says: {told}; "
+                "mend the stage and start again, it goes on there"
+            ) from error
 
     def _add(self, outcome: Outcome, cause: Event[Any], record: Record, attempts: int) -> None:
         """Add all of *outcome*, or nothing of it where an output or a value cannot be encoded."""

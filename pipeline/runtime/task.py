@@ -131,7 +131,11 @@ class Task:
         self._log = structlog.get_logger(__name__).bind(stage=unit.stage.name, partition=partition)
         self._store = self._local_store()
         self._changelogs = self._changelog_topics()
-        self._processor = Processor(unit.stage, partition, cluster.codec, self._store, cluster.mask)
+        stops = cluster.settings.on_error.get(unit.stage.name) == "stop"
+        self._processor = Processor(
+            unit.stage, partition, cluster.codec, self._store, cluster.mask, stops=stops
+        )
+        self._halted: StageFailed | None = None  # the record or cursor that nothing goes beyond
         self._requests: deque[_Request] = deque()
         self._commits = 0
         self._seen: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
@@ -237,7 +241,7 @@ class Task:
 
     async def _work(self, producer: TransactionalProducer, tasks: asyncio.TaskGroup) -> None:
         committing: asyncio.Task[None] | None = None
-        while not self._stopping.is_set():
+        while not (self._stopping.is_set() or self._halted):
             await self._until_work()
             flight = await self._compute()
             if committing is not None:
@@ -254,6 +258,8 @@ class Task:
                 await committing
         if committing is not None:
             await committing
+        if self._halted:
+            raise self._halted
 
     async def _until_work(self) -> None:
         while not (self._stopping.is_set() or self._has_work()):
@@ -273,10 +279,12 @@ class Task:
             self._apply_requests(requests)
             if not (self._narrowing.narrowed and requests):
                 records, size = await self._take_records(records, size)
-                if self._processor.resumable and not (self._narrowing.narrowed and records):
+                alone = self._narrowing.narrowed and records
+                if self._processor.resumable and not (alone or self._halted):
                     self._resume()
                     resumed = True
-            if records >= self._narrowing.limit or size >= _MAX_BATCH_BYTES or not self._committing:
+            full = records >= self._narrowing.limit or size >= _MAX_BATCH_BYTES
+            if full or self._halted or not self._committing:
                 break
             self.inbox.wake.clear()
             await self.inbox.wake.wait()
@@ -303,7 +311,11 @@ class Task:
             record = self.inbox.take()
             if record is None:
                 break
-            self._take(record)
+            try:
+                self._take(record)
+            except StageFailed as error:
+                self._halted = error
+                break
             records += 1
             size += len(record.value or b"")
             await pace.breathe()
@@ -322,8 +334,11 @@ class Task:
         if self._refuse_resume:
             self._refuse_resume = False
             self._processor.refuse_resume(Reject("refused-by-broker", "its outputs cannot be written"))
-        else:
+            return
+        try:
             self._processor.resume()
+        except StageFailed as error:
+            self._halted = error
 
     async def _commit(self, producer: TransactionalProducer, flight: _Flight, batch: Batch) -> None:
         started = time.perf_counter()

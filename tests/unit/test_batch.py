@@ -3,11 +3,21 @@
 import pytest
 
 from pipeline.codec import Record
-from pipeline.errors import BrokerError, RecordError
-from pipeline.runtime.batch import Batch
+from pipeline.errors import BrokerError, RecordError, StageFailed
+from pipeline.runtime.batch import Batch, Processor
 from pipeline.runtime.state import Memory
 from pipeline.stage import Emit, Event, Outcome, Put, Reject
-from tests.unit.runtime_toys import COUNTS, FAN_OUT, closed, headers_of, outputs, processor, record
+from tests.unit.runtime_toys import (
+    COUNTS,
+    FAN_OUT,
+    STAGE,
+    closed,
+    codec,
+    headers_of,
+    outputs,
+    processor,
+    record,
+)
 
 ELSEWHERE = (
     ("dl_topic", b"out"),
@@ -212,3 +222,40 @@ def test_what_an_effect_does_is_all_or_nothing() -> None:
     with pytest.raises(RecordError):
         one.apply(Outcome((Put(COUNTS, "k", 1),), (Emit("out", "k", b"x" * 1_000_000),)), cause)
     assert one.close() is None
+
+
+def stopping() -> Processor:
+    """The toy stage, to be stopped by its first unexpected exception."""
+    return Processor(STAGE, 0, codec(), Memory(), lambda text: text.replace("5551234567", "***"), stops=True)
+
+
+def test_a_stage_that_stops_at_errors_passes_no_record() -> None:
+    """The error says which record, personal data masked; the batch ends before it, its neighbour kept."""
+    one = stopping()
+    one.take(record("a", 6))
+    with pytest.raises(StageFailed, match=r"toy stopped at in\[0\] offset 7.*KeyError: 'phone \+1\*\*\*'"):
+        one.take(record("bug", 7))
+    batch = one.close()
+    assert batch is not None
+    assert (batch.next_offsets, batch.records, batch.dead_letters, batch.failures) == ({"in": 7}, 1, 0, 0)
+    assert [output.value for output in outputs(batch, "out")] == [b'{"at":"1"}']
+
+
+def test_a_stage_that_stops_at_errors_stops_in_a_fan_out() -> None:
+    """The cursor whose call failed stays, to be gone on with when the stage is mended."""
+    one = stopping()
+    one.take(record("fan out", key="bug"))
+    one.resume()
+    with pytest.raises(StageFailed, match="toy stopped at the fan-out bug at 500"):
+        one.resume()
+    assert one.resumable
+
+
+@pytest.mark.parametrize("text", ["refuse", "large", "reject"])
+def test_what_a_stage_refuses_never_stops_it(text: str) -> None:
+    """Only unexpected exceptions stop: a refusal is a decision of the stage."""
+    one = stopping()
+    one.take(record(text))
+    batch = one.close()
+    assert batch is not None
+    assert batch.dead_letters == 1

@@ -52,6 +52,11 @@ def test_all_problems_are_told_at_once() -> None:
     ("given", "told"),
     [
         ({"identity_secret": {"value": "short"}}, "identity_secret: has 5 characters"),
+        (
+            {"runtime": {"on_error": {"enrih": "stop"}}},
+            "runtime.on_error: 'enrih' is unknown; did you mean enrich? Known: clock, poller, decode",
+        ),
+        ({"runtime": {"on_error": {"receiver": "stop"}}}, "runtime.on_error: 'receiver' is unknown"),
         ({"identity_secret": {"env": "UNSET_SECRET"}}, "identity_secret: environment variable UNSET_SECRET"),
         ({"identity_secret": {"value": preflight.DEV_IDENTITY_SECRET}}, "identity_secret: is the public one"),
         ({"sakari": {"base_url": "http://api.sakari.io"}}, "sakari.base_url: http://api.sakari.io is not"),
