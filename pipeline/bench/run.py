@@ -12,11 +12,12 @@ from typing import final
 import msgspec
 from prometheus_client import Counter
 
-from pipeline.bench.tally import COUNTED, EVENT, TYPES, tally
+from pipeline.bench.tally import COUNTED, COUNTS, EVENT, TYPES, tally
 from pipeline.codec import Codec
 from pipeline.effects import Unit
 from pipeline.errors import BrokerError, ConfigError, StageFailed
 from pipeline.logs import mask
+from pipeline.runtime import names
 from pipeline.runtime.admin import Admin
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.metrics import Metrics
@@ -47,7 +48,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: float  #: of this process in the same time, all threads
     max_rss_mb: int
     topic: str  #: where the result stands
-    application_id: str  #: under which the changelog stands
+    changelog: str  #: where the counts stand
 
 
 async def measured(bootstrap_servers: str, topic: str, records: int) -> Figures:
@@ -62,11 +63,12 @@ async def measured(bootstrap_servers: str, topic: str, records: int) -> Figures:
         ConfigError: there is no such topic, or it holds fewer records, or some are no events.
         BrokerError: Kafka does not answer.
     """
-    application_id = f"bench-{os.urandom(4).hex()}"
+    run = os.urandom(4).hex()
+    application_id = f"bench-{run}"
     with tempfile.TemporaryDirectory(prefix="pipeline-bench-") as folder:
         settings = RuntimeSettings(state_dir=Path(folder))
         connection = Connection(KafkaSettings(bootstrap_servers=bootstrap_servers), settings, application_id)
-        stage = tally(f"{application_id}-tally", topic, f"{topic}.out")
+        stage = tally(f"tally-{run}", topic, f"{topic}.out")
         await warmed(connection)
         topics, partitions = await _prepared(connection, application_id, stage)
         await _refuse_few(connection, topic, partitions, records)
@@ -113,9 +115,8 @@ def _topics(stage: Stage, found: Mapping[str, Found]) -> Topics:
             f" delete {target} or take another topic"
         )
     real = load()
-    dead = real[_DEAD_LETTERS]
-    if _DEAD_LETTERS in found:
-        dead = msgspec.structs.replace(dead, partitions=found[_DEAD_LETTERS].partitions)
+    there = found[_DEAD_LETTERS].partitions if _DEAD_LETTERS in found else real.profile("dev").partitions
+    dead = msgspec.structs.replace(real[_DEAD_LETTERS], partitions=there)
     redrive = _topic(f"{stage.name}.redrive", "raw", "internal", partitioned_by="explicit")
     made = [_topic(source, EVENT, "internal"), _topic(target, COUNTED, "public"), redrive, dead]
     return Topics(made, real.profiles.values(), real.changelogs)
@@ -194,7 +195,7 @@ async def _measured(worker: Worker, cluster: Cluster, stage: Stage, records: int
         cpu_seconds=round(cpu_seconds, 3),
         max_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         topic=stage.outputs[0],
-        application_id=cluster.application_id,
+        changelog=names.changelog(cluster.application_id, stage.name, COUNTS),
     )
 
 
