@@ -1,5 +1,5 @@
 """
-Both sandboxes as servers on loopback, for `pipeline dev`, `pipeline sandbox` and the tests.
+Both sandboxes as servers, by default on loopback, for `pipeline dev`, `pipeline sandbox` and the tests.
 
 ``async with sandbox_servers(state) as servers:`` listens on free ports until the block ends.
 """
@@ -18,15 +18,26 @@ from pipeline.sandbox.state import Hook, SandboxState
 from pipeline.sandbox.users_api import Limits, UsersApi
 from pipeline.sandbox.webhooks import Attempt, DeliverySettings, Signer, Webhooks, addressed
 
-__all__ = ["SandboxServers", "SandboxSettings", "sandbox_servers"]
+__all__ = ["Place", "SandboxServers", "SandboxSettings", "sandbox_servers"]
 
-_HOST = "127.0.0.1"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The address that servers listen on, and the name by which others reach it, by default the same."""
+
+    host: str = "127.0.0.1"
+    advertised_host: str = ""
+
+    def url(self, port: int) -> str:
+        """Where whoever listens at *port* is found."""
+        return f"http://{self.advertised_host or self.host}:{port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSettings:
     """How the servers behave; ports of 0 take free ones."""
 
+    place: Place = field(default_factory=Place)
     sakari_port: int = 0
     users_port: int = 0
     sakari_token_ttl_s: int = 3600
@@ -70,7 +81,7 @@ async def sandbox_servers(
     on_hooks: Callable[[tuple[Hook, ...]], None] | None = None,
 ) -> AsyncIterator[SandboxServers]:
     """
-    Both servers, listening on loopback until the block ends.
+    Both servers, listening until the block ends.
 
     Args:
         on_final: told the last attempt of each webhook delivery.
@@ -93,9 +104,11 @@ async def sandbox_servers(
     sakari, users = _apis(state, settings)
     async with (
         _listening(
-            make_app(sakari, faults=faults, send=send, clock=clock), settings.sakari_port
+            make_app(sakari, faults=faults, send=send, clock=clock), settings.place, settings.sakari_port
         ) as sakari_url,
-        _listening(make_app(users, faults=faults, send=send, clock=clock), settings.users_port) as users_url,
+        _listening(
+            make_app(users, faults=faults, send=send, clock=clock), settings.place, settings.users_port
+        ) as users_url,
         _tasks() as tasks,
     ):
         servers = SandboxServers(
@@ -131,13 +144,13 @@ def _apis(state: SandboxState, settings: SandboxSettings) -> tuple[Api, Api]:
 
 
 @asynccontextmanager
-async def _listening(app: web.Application, port: int) -> AsyncIterator[str]:
-    """*app* on a loopback port; the URL it answers at."""
+async def _listening(app: web.Application, place: Place, port: int) -> AsyncIterator[str]:
+    """*app* on a port of *place*; the URL it answers at."""
     runner = web.AppRunner(app, access_log=None, handler_cancellation=False, shutdown_timeout=2.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, _HOST, port)
+        site = web.TCPSite(runner, place.host, port)
         await site.start()
-        yield f"http://{_HOST}:{runner.addresses[0][1]}"
+        yield place.url(runner.addresses[0][1])
     finally:
         await runner.cleanup()

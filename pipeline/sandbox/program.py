@@ -1,10 +1,10 @@
 """
 START HERE: the sandbox as one program - both APIs, sample traffic, the ledger, and a control port.
 
-`opened` brings all of it up; `Program` starts and stops the traffic. The control port (loopback only) is
-how another process does the same: ``GET /status``, ``PUT /traffic`` with ``{"receiver", "rate"?, "count"?}``,
+`opened` brings all of it up; `Program` starts and stops the traffic. The control port is how another
+process does the same: ``GET /status``, ``PUT /traffic`` with ``{"receiver", "rate"?, "count"?}``,
 ``DELETE /traffic``, ``POST /drain``, ``POST /send``, ``GET /holdings`` (for the oracle), and
-``/_sandbox/faults`` as on both APIs.
+``/_sandbox/faults`` as on both APIs. It asks for no password: by default all listen on loopback only.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from aiohttp import web
 from pipeline.errors import ConfigError
 from pipeline.sandbox.faults import Faults
 from pipeline.sandbox.http_app import admin_faults
-from pipeline.sandbox.http_servers import SandboxServers, SandboxSettings, sandbox_servers
+from pipeline.sandbox.http_servers import Place, SandboxServers, SandboxSettings, sandbox_servers
 from pipeline.sandbox.ledger import Ledger, wall_ms
 from pipeline.sandbox.oracle_posted import holdings
 from pipeline.sandbox.state import SandboxState
@@ -54,6 +54,10 @@ class Options:
         Let a few webhooks be lost, doubled, delayed and overtaken.
     control_port
         Where traffic and faults are switched; 0 takes a free one.
+    host
+        The address to listen on, with all ports.
+    advertised_host
+        The name by which the pipeline reaches it; default: the address it listens on.
     """
 
     ledger: Path = Path(".pipeline/sandbox")
@@ -62,6 +66,13 @@ class Options:
     tenants: tuple[str, ...] = DEFAULT_NAMES
     faults: bool = True
     control_port: int = 0
+    host: str = "127.0.0.1"
+    advertised_host: str = ""
+
+    @property
+    def place(self) -> Place:
+        """Where its servers listen."""
+        return Place(host=self.host, advertised_host=self.advertised_host)
 
 
 def path_secret(seed: int, account_id: str) -> str:
@@ -151,7 +162,7 @@ async def opened(options: Options) -> AsyncIterator[Program]:
     specs = tenant_specs(options.tenants)
     state = SandboxState(seed=options.seed)
     faults = Faults(seed=options.seed)
-    settings = SandboxSettings(delivery=DeliverySettings(lane_capacity=512))
+    settings = SandboxSettings(place=options.place, delivery=DeliverySettings(lane_capacity=512))
     with Ledger(options.ledger) as ledger:
         async with sandbox_servers(state, faults, settings=settings) as servers:
             traffic = Traffic(
@@ -216,8 +227,9 @@ async def _controlled(program: Program) -> AsyncIterator[None]:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", program.options.control_port).start()
-        program.control_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        place = program.options.place
+        await web.TCPSite(runner, place.host, program.options.control_port).start()
+        program.control_url = place.url(runner.addresses[0][1])
         yield
     finally:
         await runner.cleanup()

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from pipeline.sandbox.faults import FaultKind, FaultRule
-from pipeline.sandbox.http_servers import SandboxServers, SandboxSettings, sandbox_servers
+from pipeline.sandbox.http_servers import Place, SandboxServers, SandboxSettings, sandbox_servers
 from pipeline.sandbox.sakari_state import SakariAccount
 from pipeline.sandbox.state import Hook, SandboxState
 from pipeline.sandbox.users_api import Limits
@@ -103,6 +103,16 @@ async def listening(received: list[Any]) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{runner.addresses[0][1]}/in"
     finally:
         await runner.cleanup()
+
+
+async def test_others_are_told_the_name_that_reaches_it() -> None:
+    """It listens on every address, and the URLs that it gives away hold the name that it was given."""
+    place = Place(host="0.0.0.0", advertised_host="localhost")
+    async with bench(SandboxSettings(place=place)) as world:
+        url = world.servers.users_url
+        assert url.startswith("http://localhost:")
+        async with world.session.get(url.replace("localhost", "127.0.0.2")) as answer:
+            assert answer.status == 404
 
 
 async def test_a_sakari_token_is_a_jwt_that_expires() -> None:
