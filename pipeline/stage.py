@@ -7,7 +7,7 @@ returns an `Outcome`; the runtime writes what the outcome holds, and applies it 
 the same code that restores them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, final
 
 import msgspec
@@ -21,6 +21,7 @@ __all__ = [
     "Emit",
     "Event",
     "Outcome",
+    "Posted",
     "Put",
     "Reject",
     "Stage",
@@ -142,9 +143,13 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     emit: tuple[Emit, ...] = ()
     reject: tuple[Reject, ...] = ()
     more: tuple[Cursor, ...] = ()  #: kept by the runtime and given to ``resume`` between batches
+    postings: tuple[Any, ...] = ()  #: given to ``add_up`` with those of other steps, before the batch ends
 
 
 NOTHING = Outcome()
+
+#: A posting and the event whose step made it.
+Posted: TypeAlias = tuple[Event[Any], Any]
 
 
 @final
@@ -155,6 +160,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     *inputs* are in the order in which records of equal timestamp are taken: tables before events.
     Each stage also reads ``<name>.redrive``. *step* may raise `RecordError`: the record is
     dead-lettered with nothing written. *resume* goes on with a `Cursor`, at most 500 outputs a call.
+    *add_up* makes outcomes of the postings of several steps, each with the event it came from, so that
+    what many records add to is read, added to and written once; each outcome is told with the event that
+    caused it. Steps don't see what is still to be added up. However postings are split into calls, the
+    state ends equal.
     *state_version* is raised when stored values change their meaning: stores are then rebuilt.
     """
 
@@ -164,4 +173,5 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     stores: tuple[Store[Any], ...] = ()
     step: Callable[[Stores, Event[Any]], Outcome]
     resume: Callable[[Stores, Cursor], Outcome] | None = None
+    add_up: Callable[[Stores, Sequence[Posted]], Iterable[tuple[Event[Any], Outcome]]] | None = None
     state_version: int = 1

@@ -18,7 +18,7 @@ from pipeline.errors import BrokerError, RecordError, StageFailed
 from pipeline.instants import Time
 from pipeline.partitioning import partition_of
 from pipeline.runtime.state import Backend, Changes, Layers
-from pipeline.stage import Cursor, Delete, Event, Outcome, Put, Reject, Stage, Store, Write
+from pipeline.stage import Cursor, Delete, Event, Outcome, Posted, Put, Reject, Stage, Store, Write
 
 __all__ = ["Batch", "Pending", "Processor", "stores_of"]
 
@@ -27,6 +27,9 @@ PROVENANCE = ("dl_stage", "dl_topic", "dl_partition", "dl_offset", "dl_reason", 
 
 #: The longest error text that a dead letter carries, in characters.
 MAX_ERROR_TEXT = 500
+
+#: Postings are added up when there are so many, however large the batch: far below 20 ms.
+MAX_POSTINGS = 1_000
 
 #: A dead letter above this, in bytes, could not be appended: its value is left where it came from.
 MAX_DEAD_LETTER_BYTES = 1_000_000
@@ -105,6 +108,7 @@ class Processor:
         self._records = 0
         self._failures = 0
         self._reasons: Counter[str] = Counter()
+        self._postings: list[Posted] = []
 
     def order(self, record: Record) -> tuple[int, int]:
         """Of the records that stand at the heads of the inputs, the smallest is taken first."""
@@ -132,6 +136,8 @@ class Processor:
             self._unexpected(record, error, attempts)
         self._next_offsets[record.topic] = record.offset + 1
         self._records += 1
+        if len(self._postings) >= MAX_POSTINGS:
+            self._add_up()
 
     def refuse(self, record: Record, reason: Reject, attempts: int) -> None:
         """Dead-letter *record* without a step: its outputs cannot be written."""
@@ -172,6 +178,7 @@ class Processor:
             BrokerError: the store cannot be read.
             StageFailed: as for records; the cursor stays.
         """
+        self._add_up()
         for key, pending in self.layers.scan(CURSORS, "", "~", limit=1):
             try:
                 self._resume(key, pending)
@@ -186,6 +193,7 @@ class Processor:
 
     def close(self) -> Batch | None:
         """End the batch and begin the next; None if nothing happened."""
+        self._add_up()
         changes = self.layers.changes()
         if not (self._next_offsets or self._outputs or changes.by_store):
             return None
@@ -216,7 +224,7 @@ class Processor:
         event = _cause(pending)
         first, *others = outcome.more or (None,)
         more = tuple(cursor for cursor in others if cursor is not None)
-        kept = Outcome(outcome.writes, outcome.emit, outcome.reject, more)
+        kept = msgspec.structs.replace(outcome, more=more)
         self._add(kept, event, _as_record(event), 1)
         own: Write = Delete(CURSORS, key) if first is None else Put(CURSORS, key, _moved(pending, first))
         self.layers.write((own,))
@@ -242,7 +250,27 @@ class Processor:
                 "mend the stage and start again, it goes on there"
             ) from error
 
+    def _add_up(self) -> None:
+        """Let the stage add up what its steps posted; what gets too large is a dead letter of its cause."""
+        if self.stage.add_up is None or not self._postings:
+            return
+        postings, self._postings = self._postings, []
+        for cause, outcome in self.stage.add_up(self.layers, postings):
+            try:
+                self._write(outcome, cause)
+            except RecordError as error:
+                self._dead_letter(_as_record(cause), Reject(error.reason, str(error)), 1)
+
     def _add(self, outcome: Outcome, cause: Event[Any], record: Record, attempts: int) -> None:
+        """Add all of *outcome*, or nothing of it where an output or a value cannot be encoded."""
+        self._write(outcome, cause)
+        for reject in outcome.reject:
+            self._dead_letter(record, reject, attempts)
+        if outcome.more:
+            self._keep(outcome.more, cause)
+        self._postings += [(cause, posting) for posting in outcome.postings]
+
+    def _write(self, outcome: Outcome, cause: Event[Any]) -> None:
         """Add all of *outcome*, or nothing of it where an output or a value cannot be encoded."""
         made = [
             (emit, output)
@@ -256,10 +284,6 @@ class Processor:
         for emit, output in made:
             self._output(output, emit.key)
         self.layers.put(entries)
-        for reject in outcome.reject:
-            self._dead_letter(record, reject, attempts)
-        if outcome.more:
-            self._keep(outcome.more, cause)
 
     def _output(self, output: Output, key: str) -> None:
         """Append, or replace the earlier record of the same table key: only the last is of use."""
