@@ -152,10 +152,10 @@ class EmbeddedBroker:
                 self.data_dir = Path(tempfile.mkdtemp(prefix=EPHEMERAL))
             await self._start_healing()
         except OSError as failure:
-            await self.stop()
+            await self.kill()
             raise BrokerError(f"Kafka's files cannot be written: {failure}") from failure
         except BaseException:
-            await self.stop()
+            await self.kill()
             raise
 
     async def stop(self) -> None:
@@ -168,6 +168,12 @@ class EmbeddedBroker:
             self._guard = None
             if self.ephemeral and self.data_dir.name.startswith(EPHEMERAL):
                 shutil.rmtree(self.data_dir, ignore_errors=True)
+
+    async def kill(self) -> None:
+        """End Kafka at once, also where it is stopped by a signal: as when its machine fails."""
+        if self._guard is not None:
+            _kill_group(self._guard.pid)
+        await self.stop()
 
     async def wait(self) -> None:
         """Return when Kafka has been stopped. Raises BrokerError when it ended by itself."""
