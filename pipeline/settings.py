@@ -169,9 +169,25 @@ class RuntimeSettings(_Part):
     session_timeout_ms: int = Field(
         45_000, ge=6_000, description="a silent process loses its partitions after it"
     )
-    heartbeat_interval_ms: int = Field(3_000, ge=500, description="at most a third of the session's timeout")
+    heartbeat_interval_ms: int = Field(
+        1_000,
+        ge=500,
+        description="at most a third of the session's timeout; who stays learns so late that another left",
+    )
     rebalance_timeout_ms: int = Field(
         60_000, ge=6_000, description="how long a rebalance waits for each process"
+    )
+    group_instance_id: str = Field(
+        "",
+        pattern=r"^[a-zA-Z0-9._-]{0,249}$",
+        description="a name that this process keeps, such as its StatefulSet pod's: a restart within the "
+        "session's timeout causes no rebalance; not with autoscaling; empty: off",
+    )
+    standby: int = Field(
+        0,
+        ge=0,
+        le=1,
+        description="1: keep warm copies of the state of partitions that other processes own",
     )
     request_timeout_ms: int = Field(30_000, ge=1_000, description="of one request to a broker")
     fetch_max_wait_ms: int = Field(

@@ -40,16 +40,21 @@ class Connection:
         return dict(self._common)
 
     def member(
-        self, group_id: str, topics: list[str], listener: ConsumerRebalanceListener
+        self,
+        group_id: str,
+        topics: list[str],
+        listener: ConsumerRebalanceListener,
+        assignor: CopartitionAssignor,
     ) -> AIOKafkaConsumer:
-        """A member of *group_id* that commits nothing by itself."""
+        """A member of *group_id* that commits nothing by itself; *assignor* remembers what it has."""
         consumer = AIOKafkaConsumer(
             **self._common,
             group_id=group_id,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
-            partition_assignment_strategy=(CopartitionAssignor,),
+            partition_assignment_strategy=(assignor,),
+            group_instance_id=self._runtime.group_instance_id or None,
             session_timeout_ms=self._runtime.session_timeout_ms,
             heartbeat_interval_ms=self._runtime.heartbeat_interval_ms,
             rebalance_timeout_ms=self._runtime.rebalance_timeout_ms,

@@ -14,14 +14,16 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
-from pipeline.codec import Record
+from pipeline.codec import Fetched
 from pipeline.effects import Unit
 from pipeline.errors import BrokerError, PipelineError, StageFailed
 from pipeline.runtime import names
+from pipeline.runtime.assignor import CopartitionAssignor
 from pipeline.runtime.closing import stop_consumer
 from pipeline.runtime.guard import FailureGuard
 from pipeline.runtime.task import Cluster, Task
 from pipeline.runtime.transaction import broker_errors
+from pipeline.runtime.unpacking import unpack_only
 
 __all__ = ["Group"]
 
@@ -59,6 +61,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
         self._cluster = cluster
         self._topics = names.inputs_of(unit.stage, reads=unit.reads)
         self._guard = FailureGuard(unit.stage.name)
+        self._assignor = CopartitionAssignor()
         self._log = _log.bind(stage=unit.stage.name)
         self._stopping = asyncio.Event()
         self._assigned = asyncio.Event()
@@ -93,7 +96,10 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
 
     async def _join(self) -> None:
         consumer = self._cluster.connection.member(
-            names.group_id(self._cluster.application_id, self.unit.stage.name), list(self._topics), self
+            names.group_id(self._cluster.application_id, self.unit.stage.name),
+            list(self._topics),
+            self,
+            self._assignor,
         )
         self._consumer, self._broken = consumer, None
         try:
@@ -126,6 +132,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
         with broker_errors(f"joining the group of {self.unit.stage.name}"):
             async with asyncio.timeout((settings.rebalance_timeout_ms + settings.request_timeout_ms) / 1000):
                 await consumer.start()
+        unpack_only(consumer)
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # noqa: ARG002
         """Give up all tasks, their last transaction finished: a rebalance here revokes everything."""
@@ -259,17 +266,10 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
         except TimeoutError:
             return
 
-    def _deliver(self, place: TopicPartition, records: list[Any]) -> None:
+    def _deliver(self, place: TopicPartition, records: list[Fetched]) -> None:
         task = self.tasks.get(place.partition)
         if task is not None:
-            topic = place.topic
-            task.inbox.put(
-                topic,
-                [
-                    Record(topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers)
-                    for r in records
-                ],
-            )
+            task.inbox.put(place.topic, records)
 
     async def _unfetched(
         self, consumer: AIOKafkaConsumer, number: int, topics: frozenset[str]
