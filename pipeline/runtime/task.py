@@ -36,7 +36,7 @@ from pipeline.runtime.state import Layers
 from pipeline.runtime.store import LocalStore, Origin, StoreError
 from pipeline.runtime.transaction import RecordRefusedError, TransactionalProducer
 from pipeline.settings import RuntimeSettings
-from pipeline.stage import Event, Reject, Stores
+from pipeline.stage import Event, Reject, Stage, Stores
 
 __all__ = ["Cluster", "Follower", "Task"]
 
@@ -63,6 +63,16 @@ class Cluster(msgspec.Struct, frozen=True):
     settings: RuntimeSettings
     metrics: Metrics
     mask: Callable[[str], str]
+
+    def local_store(self, stage: Stage, partition: int) -> LocalStore:
+        """The copy in this process of the state of *stage* on *partition*; it is not opened."""
+        origin = Origin(self.id, self.application_id, stage.name, partition, stage.state_version)
+        return LocalStore(self.settings.state_dir / self.application_id / stage.name / str(partition), origin)
+
+    def changelogs(self, stage: Stage) -> dict[str, str]:
+        """Changelog topic -> store name, for each store of *stage*."""
+        named = self.application_id, stage.name
+        return {names.changelog(*named, store): store.name for store in stores_of(stage)}
 
 
 class Follower(Protocol):
@@ -129,8 +139,8 @@ class Task:
         self._guard = guard
         self._name = f"{unit.stage.name}.{partition}"
         self._log = structlog.get_logger(__name__).bind(stage=unit.stage.name, partition=partition)
-        self._store = self._local_store()
-        self._changelogs = self._changelog_topics()
+        self._store = cluster.local_store(unit.stage, partition)
+        self._changelogs = cluster.changelogs(unit.stage)
         stops = cluster.settings.on_error.get(unit.stage.name) == "stop"
         self._processor = Processor(
             unit.stage, partition, cluster.codec, self._store, cluster.mask, stops=stops
@@ -157,6 +167,11 @@ class Task:
         """Whether nothing is buffered, uncommitted or waiting to be resumed."""
         waiting = self._committing or self._has_work() or len(self.inbox)
         return self.state == "working" and self._resting and not waiting
+
+    @property
+    def reached(self) -> int:
+        """How far the local copy of its state reaches: the next offsets of its changelogs, added up."""
+        return sum(self._store.offsets.values())
 
     async def run(self) -> None:
         """
@@ -439,21 +454,6 @@ class Task:
             names.group_id(application_id, stage),
             self._cluster.settings.transaction_timeout_ms / 1000 * 2,
         )
-
-    def _local_store(self) -> LocalStore:
-        stage = self.unit.stage
-        application_id = self._cluster.application_id
-        origin = Origin(self._cluster.id, application_id, stage.name, self.partition, stage.state_version)
-        folder = self._cluster.settings.state_dir / application_id / stage.name / str(self.partition)
-        return LocalStore(folder, origin)
-
-    def _changelog_topics(self) -> dict[str, str]:
-        """Changelog topic -> store name."""
-        stage = self.unit.stage
-        return {
-            names.changelog(self._cluster.application_id, stage.name, store): store.name
-            for store in stores_of(stage)
-        }
 
     def _changelog_outputs(self, batch: Batch) -> list[Output]:
         topics = {store: topic for topic, store in self._changelogs.items()}
