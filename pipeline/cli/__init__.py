@@ -28,6 +28,7 @@ COMMANDS = {
     "broker": ("pipeline.cli.broker:broker", "A real Kafka on this machine, alone."),
     "sandbox": ("pipeline.cli.sandbox:app", "Both APIs as servers on this machine, and their oracle."),
     "doctor": ("pipeline.cli.doctor:doctor", "Check settings, Kafka, topics and APIs; say what to do."),
+    "chaos": ("pipeline.cli.chaos:chaos", "Faults of every kind, and the oracle's word on what came of it."),
     "bench": ("pipeline.cli.bench:app", "Standard works through the runtime, measured."),
 }
 

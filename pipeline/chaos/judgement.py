@@ -1,0 +1,31 @@
+"""What a run of chaos comes to: what the oracle found, and what of it was lost or doubled."""
+
+from typing import Any, Final
+
+from pipeline.sandbox.oracle import Report
+
+__all__ = ["DOUBLED", "LOST", "judged"]
+
+#: Checks of the oracle whose mismatches are things that happened and that the pipeline does not tell.
+LOST: Final = frozenset({"message fact missing", "conversation fact", "opt change missing"})
+
+#: Checks whose mismatches are things told twice.
+DOUBLED: Final = frozenset(
+    {"message fact twice", "activity twice", "posted window twice", "window's revisions"}
+)
+
+
+def judged(report: Report) -> dict[str, Any]:
+    """The verdict as fields of the summary; ``passed`` also wants that enough was compared."""
+    counts = report.failed_checks
+    return {
+        "compared": report.compared,
+        "lost": sum(count for check, count in counts.items() if check in LOST),
+        "doubled": sum(count for check, count in counts.items() if check in DOUBLED),
+        "mismatches": report.mismatches,
+        "passed": report.passed,
+        "failed_checks": counts,
+        "examples": report.examples,
+        "uncovered": report.uncovered,
+        "dead_letters": report.dead_letters,
+    }
