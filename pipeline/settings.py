@@ -163,6 +163,9 @@ class RuntimeSettings(_Part):
 
     state_dir: Path = Field(Path(".pipeline/state"), description="folder of the local stores")
     batch_records: int = Field(2000, ge=1, le=20_000, description="records at most in a transaction")
+    cached_values: int = Field(
+        100_000, ge=0, description="stored values of each stage that are kept decoded in memory"
+    )
     transaction_timeout_ms: int = Field(
         15_000, ge=1_000, le=60_000, description="an open transaction of a dead task blocks readers this long"
     )

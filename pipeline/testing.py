@@ -66,8 +66,8 @@ class _Task:
             heads = [r for r in (self._head(log, topic) for topic in self.inputs) if r is not None]
             if not heads:
                 break
-            record = min(heads, key=self.processor.order)
-            self.processor.take(record)
+            record = min(heads, key=lambda head: (head.timestamp, self.processor.order(head.topic)))
+            self.processor.take(record.topic, (record,))
             self.offsets[record.topic] = record.offset + 1
         if self.processor.resumable:
             self.processor.resume()

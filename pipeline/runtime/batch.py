@@ -4,21 +4,27 @@ What one batch of records turns into: the pure core that the runtime and the bro
 A `Processor` runs one stage on one partition. Records are taken one by one; each step sees the
 writes of the steps before it. ``close`` ends the batch, which is the records to send, the changes of
 the stores and the offsets to commit, and begins the next on top of it. It knows no Kafka and no clock.
+
+Only at the close is anything encoded, since of a table key only the last emit is sent. Where something
+then cannot be encoded, the batch is computed once more, with each outcome tried as soon as it is there:
+so the record to blame is found, and nothing of its outcome is kept.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Container
-from typing import Any, final
+from collections.abc import Callable, Container, Sequence
+from functools import partial
+from typing import Any, TypeAlias, final
 
 import msgspec
 
-from pipeline.codec import MAX_RECORD_BYTES, Codec, Output, Record, encode, text_headers
+from pipeline.codec import Codec, Fetched, Output, Record, encode, text_headers
+from pipeline.effects import Change
 from pipeline.errors import BrokerError, RecordError, StageFailed
 from pipeline.instants import Time
 from pipeline.partitioning import partition_of
 from pipeline.runtime.state import Backend, Changes, Layers
-from pipeline.stage import Cursor, Delete, Event, Outcome, Posted, Put, Reject, Stage, Store, Write
+from pipeline.stage import Cursor, Delete, Emit, Event, Outcome, Posted, Put, Reject, Stage, Store, Write
 
 __all__ = ["Batch", "Pending", "Processor", "stores_of"]
 
@@ -46,6 +52,9 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     received_at: int
     backfill: bool
 
+
+#: An emit that is not encoded yet, its cause, and which of the outcome's it is.
+_Made: TypeAlias = tuple[Emit, Event[Any], int]
 
 #: Kept for every stage that can resume: sequence number -> cursor.
 CURSORS: Store[Pending] = Store("cursors", Pending)
@@ -78,6 +87,7 @@ class Processor:
     Runs *stage* on *partition* over *backend*; *mask* takes personal data out of error texts.
 
     An unexpected exception of the stage becomes a dead letter, or `StageFailed` where *stops* is set.
+    *cached* is how many committed values of each store may be kept decoded; see `Layers`.
     """
 
     def __init__(
@@ -89,75 +99,70 @@ class Processor:
         mask: Callable[[str], str] = str,
         *,
         stops: bool = False,
+        cached: int = 0,
     ) -> None:
         self.stage = stage
-        self.layers = Layers(partition, stores_of(stage), backend)
+        self.layers = Layers(partition, stores_of(stage), backend, cached)
+        self._partition = partition
         self._codec = codec
         self._mask = mask
         self._stops = stops
         self._order = {topic: index for index, topic in enumerate((*stage.inputs, f"{stage.name}.redrive"))}
+        self._tables = frozenset(name for name, topic in codec.topics.items() if topic.is_table)
         self._cursor_number: int | None = None
         self._cursors = 0
         self._open()
 
     def _open(self) -> None:
+        self._actions: list[Callable[[], None]] = []
+        self._trying = self._stops  # where the first error stops the stage, it has to show at once
+        self._begin()
+
+    def _begin(self) -> None:
         self.layers.push()
-        self._outputs: list[Output] = []
-        self._latest: dict[tuple[str, int, str], int] = {}
+        self._made: list[Output | _Made] = []
+        self._latest: dict[tuple[str, str], int] = {}
         self._next_offsets: dict[str, int] = {}
         self._records = 0
         self._failures = 0
         self._reasons: Counter[str] = Counter()
         self._postings: list[Posted] = []
 
-    def order(self, record: Record) -> tuple[int, int]:
-        """Of the records that stand at the heads of the inputs, the smallest is taken first."""
-        return record.timestamp, self._order[record.topic]
+    def order(self, topic: str) -> int:
+        """The rank of *topic* among the inputs: of heads with equal timestamps the smallest goes first."""
+        return self._order[topic]
 
-    def take(self, record: Record) -> None:
+    def take(self, topic: str, records: Sequence[Fetched]) -> None:
         """
-        Process *record*: its outcome, or a dead letter, becomes part of the batch.
+        Process *records* of *topic*: the outcome of each, or a dead letter, becomes part of the batch.
 
         Raises:
             BrokerError: the store cannot be read; the record is not to blame.
             StageFailed: an unexpected exception, where that stops the stage; the record is no part of
                 the batch, which may be closed without it.
         """
-        attempts = 1
-        try:
-            original, attempts = _original(record, self._order)
-            event = self._codec.decode(original)
-            self._add(self.stage.step(self.layers, event), event, original, attempts)
-        except RecordError as error:
-            self._dead_letter(record, Reject(error.reason, str(error)), attempts)
-        except BrokerError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a poison record must not stop the stage
-            self._unexpected(record, error, attempts)
-        self._next_offsets[record.topic] = record.offset + 1
-        self._records += 1
-        if len(self._postings) >= MAX_POSTINGS:
-            self._add_up()
+        self._actions.append(partial(self._take, topic, records))
+        self._take(topic, records)
 
-    def refuse(self, record: Record, reason: Reject, attempts: int) -> None:
+    def refuse(self, topic: str, record: Fetched, reason: Reject, attempts: int) -> None:
         """Dead-letter *record* without a step: its outputs cannot be written."""
-        self._next_offsets[record.topic] = record.offset + 1
-        self._records += 1
-        self._dead_letter(record, reason, attempts)
+        self._actions.append(partial(self._refuse, topic, record, reason, attempts))
+        self._refuse(topic, record, reason, attempts)
 
     def refuse_resume(self, reason: Reject) -> None:
         """Dead-letter the oldest cursor and forget it: what it leads to cannot be written."""
-        for key, pending in self.layers.scan(CURSORS, "", "~", limit=1):
-            self._give_up(key, pending, reason)
+        self._actions.append(partial(self._refuse_resume, reason))
+        self._refuse_resume(reason)
 
-    def apply(self, outcome: Outcome, cause: Event[Any]) -> None:
+    def apply(self, change: Change, cause: Event[Any]) -> None:
         """
         Add what an effect did to the batch.
 
         Raises:
-            RecordError: an output would be too large; nothing of *outcome* was added.
+            RecordError: an output would be too large; nothing of *change* was added.
         """
-        self._add(outcome, cause, _as_record(cause), 1)
+        self._apply(change, cause)
+        self._actions.append(partial(self._apply, change, cause))
 
     @property
     def resumable(self) -> bool:
@@ -178,33 +183,20 @@ class Processor:
             BrokerError: the store cannot be read.
             StageFailed: as for records; the cursor stays.
         """
-        self._add_up()
-        for key, pending in self.layers.scan(CURSORS, "", "~", limit=1):
-            try:
-                self._resume(key, pending)
-            except RecordError as error:
-                self._give_up(key, pending, Reject(error.reason, str(error)))
-            except BrokerError:
-                raise
-            except Exception as error:  # noqa: BLE001 - as for records
-                self._stop_at(f"the fan-out {pending.job} at {pending.at}", error)
-                self._failures += 1
-                self._give_up(key, pending, Reject("unexpected", f"{type(error).__name__}: {error}"))
+        self._actions.append(self._resume_oldest)
+        self._resume_oldest()
 
     def close(self) -> Batch | None:
         """End the batch and begin the next; None if nothing happened."""
-        self._add_up()
-        changes = self.layers.changes()
-        if not (self._next_offsets or self._outputs or changes.by_store):
+        try:
+            batch = self._encoded()
+        except Exception:  # noqa: BLE001 - whose fault it was shows when each outcome is tried
+            self._compute_again()
+            batch = self._encoded()
+        if not (batch.next_offsets or batch.outputs or batch.changes.by_store):
+            self.layers.pop()
+            self._open()
             return None
-        batch = Batch(
-            outputs=self._outputs,
-            changes=changes,
-            next_offsets=self._next_offsets,
-            records=self._records,
-            reasons=dict(self._reasons),
-            failures=self._failures,
-        )
         self._open()
         return batch
 
@@ -218,6 +210,102 @@ class Processor:
         self._cursor_number = None
         self._open()
 
+    def _encoded(self) -> Batch:
+        self._add_up()
+        encode, stage = self._codec.encode, self.stage.name
+        outputs: list[Output] = []
+        for made in self._made:
+            if isinstance(made, Output):
+                outputs.append(made)
+            else:
+                emit, cause, index = made
+                outputs += encode(emit, cause, stage, index)
+        return Batch(
+            outputs=outputs,
+            changes=self.layers.changes(),
+            next_offsets=self._next_offsets,
+            records=self._records,
+            reasons=dict(self._reasons),
+            failures=self._failures,
+        )
+
+    def _compute_again(self) -> None:
+        self.layers.pop()
+        self._cursor_number = None
+        self._trying = True
+        self._begin()
+        for action in self._actions:
+            action()
+
+    def _take(self, topic: str, records: Sequence[Fetched]) -> None:
+        if topic.endswith(".redrive"):
+            for record in records:
+                self._take_redriven(topic, record)
+        else:
+            self._take_all(topic, records)
+        if len(self._postings) >= MAX_POSTINGS:
+            self._add_up()
+
+    def _take_all(self, topic: str, records: Sequence[Fetched]) -> None:
+        decode, step, add = self._codec.event, self.stage.step, self._add
+        partition, layers = self._partition, self.layers
+        for record in records:
+            try:
+                event = decode(topic, partition, record)
+                add(step(layers, event), event, topic, record)
+            except RecordError as error:
+                self._dead_letter(topic, record, Reject(error.reason, str(error)), 1)
+            except BrokerError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a poison record must not stop the stage
+                self._unexpected(topic, record, error, 1)
+            self._passed(topic, record)
+
+    def _take_redriven(self, topic: str, record: Fetched) -> None:
+        attempts = 1
+        try:
+            original, attempts = _original(record, self._order)
+            event = self._codec.decode(original)
+            self._add(self.stage.step(self.layers, event), event, topic, record, attempts)
+        except RecordError as error:
+            self._dead_letter(topic, record, Reject(error.reason, str(error)), attempts)
+        except BrokerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as for every record
+            self._unexpected(topic, record, error, attempts)
+        self._passed(topic, record)
+
+    def _passed(self, topic: str, record: Fetched) -> None:
+        self._next_offsets[topic] = record.offset + 1
+        self._records += 1
+
+    def _refuse(self, topic: str, record: Fetched, reason: Reject, attempts: int) -> None:
+        self._dead_letter(topic, record, reason, attempts)
+        self._passed(topic, record)
+
+    def _refuse_resume(self, reason: Reject) -> None:
+        for key, pending in self.layers.scan(CURSORS, "", "~", limit=1):
+            self._give_up(key, pending, reason)
+
+    def _apply(self, change: Change, cause: Event[Any]) -> None:
+        outcome = change(self.layers) if callable(change) else change
+        self._try(outcome, cause)
+        self._add(outcome, cause, cause.topic, _as_record(cause))
+
+    def _resume_oldest(self) -> None:
+        self._add_up()
+        for key, pending in self.layers.scan(CURSORS, "", "~", limit=1):
+            try:
+                self._resume(key, pending)
+            except RecordError as error:
+                self._give_up(key, pending, Reject(error.reason, str(error)))
+            except BrokerError:
+                raise
+            except Exception as error:  # noqa: BLE001 - as for records
+                self._stop_at(f"the fan-out {pending.job} at {pending.at}", error)
+                self._failures += 1
+                self._give_up(key, pending, Reject("unexpected", f"{type(error).__name__}: {error}"))
+
     def _resume(self, key: str, pending: Pending) -> None:
         assert self.stage.resume is not None
         outcome = self.stage.resume(self.layers, Cursor(pending.job, pending.at))
@@ -225,22 +313,23 @@ class Processor:
         first, *others = outcome.more or (None,)
         more = tuple(cursor for cursor in others if cursor is not None)
         kept = msgspec.structs.replace(outcome, more=more)
-        self._add(kept, event, _as_record(event), 1)
+        self._add(kept, event, CURSORS.name, _as_record(event))
         own: Write = Delete(CURSORS, key) if first is None else Put(CURSORS, key, _moved(pending, first))
         self.layers.write((own,))
         self._cursors -= first is None
 
     def _give_up(self, key: str, pending: Pending, reason: Reject) -> None:
         event = _cause(pending)
-        record = Record(CURSORS.name, self.layers.partition, -1, event.received_at, key.encode(), None)
-        self._dead_letter(record._replace(value=encode(pending)), reason, 1)
+        record = Record(CURSORS.name, self._partition, -1, event.received_at, key.encode(), encode(pending))
+        self._dead_letter(CURSORS.name, record, reason, 1)
         self.layers.write((Delete(CURSORS, key),))
         self._cursors -= 1
 
-    def _unexpected(self, record: Record, error: Exception, attempts: int) -> None:
-        self._stop_at(f"{record.topic}[{record.partition}] offset {record.offset}", error)
+    def _unexpected(self, topic: str, record: Fetched, error: Exception, attempts: int) -> None:
+        self._stop_at(f"{topic}[{self._partition}] offset {record.offset}", error)
         self._failures += 1
-        self._dead_letter(record, Reject("unexpected", f"{type(error).__name__}: {error}"), attempts)
+        reason = Reject("unexpected", f"{type(error).__name__}: {error}")
+        self._dead_letter(topic, record, reason, attempts)
 
     def _stop_at(self, place: str, error: Exception) -> None:
         if self._stops:
@@ -249,6 +338,12 @@ class Processor:
                 f"{self.stage.name} stopped at {place}, as runtime.on_error says: {told}; "
                 "mend the stage and start again, it goes on there"
             ) from error
+
+    def _try(self, outcome: Outcome, cause: Event[Any]) -> None:
+        """Raise what an output or a value of *outcome* raises that cannot be encoded."""
+        for index, emit in enumerate(outcome.emit):
+            self._codec.encode(emit, cause, self.stage.name, index)
+        self.layers.check(outcome.writes)
 
     def _add_up(self) -> None:
         """Let the stage add up what its steps posted; what gets too large is a dead letter of its cause."""
@@ -259,57 +354,49 @@ class Processor:
             try:
                 self._write(outcome, cause)
             except RecordError as error:
-                self._dead_letter(_as_record(cause), Reject(error.reason, str(error)), 1)
+                reason = Reject(error.reason, str(error))
+                self._dead_letter(cause.topic, _as_record(cause), reason, 1)
 
-    def _add(self, outcome: Outcome, cause: Event[Any], record: Record, attempts: int) -> None:
-        """Add all of *outcome*, or nothing of it where an output or a value cannot be encoded."""
+    def _add(
+        self, outcome: Outcome, cause: Event[Any], topic: str, record: Fetched, attempts: int = 1
+    ) -> None:
         self._write(outcome, cause)
         for reject in outcome.reject:
-            self._dead_letter(record, reject, attempts)
+            self._dead_letter(topic, record, reject, attempts)
         if outcome.more:
             self._keep(outcome.more, cause)
-        self._postings += [(cause, posting) for posting in outcome.postings]
+        if outcome.postings:
+            self._postings += [(cause, posting) for posting in outcome.postings]
 
     def _write(self, outcome: Outcome, cause: Event[Any]) -> None:
-        """Add all of *outcome*, or nothing of it where an output or a value cannot be encoded."""
-        made = [
-            (emit, output)
-            for index, emit in enumerate(outcome.emit)
-            for output in self._codec.encode(emit, cause, self.stage.name, index)
-        ]
-        entries = self.layers.encoded(outcome.writes)
-        for name, key, entry in entries:
-            if entry.encoded is not None and len(key) + len(entry.encoded) > MAX_RECORD_BYTES:
-                raise RecordError("too-large", f"a value of {len(entry.encoded)} bytes for store {name}")
-        for emit, output in made:
-            self._output(output, emit.key)
-        self.layers.put(entries)
+        if self._trying:
+            self._try(outcome, cause)
+        made = self._made
+        for index, emit in enumerate(outcome.emit):
+            if emit.topic in self._tables:  # of a table key only the last record is of use
+                place = (emit.topic, emit.key)
+                earlier = self._latest.get(place)
+                if earlier is not None:
+                    made[earlier] = (emit, cause, index)
+                    continue
+                self._latest[place] = len(made)
+            made.append((emit, cause, index))
+        if outcome.writes:
+            self.layers.write(outcome.writes)
 
-    def _output(self, output: Output, key: str) -> None:
-        """Append, or replace the earlier record of the same table key: only the last is of use."""
-        if not self._codec.topics[output.topic].is_table:
-            self._outputs.append(output)
-            return
-        place = (output.topic, output.partition, key)
-        earlier = self._latest.get(place)
-        if earlier is None:
-            self._latest[place] = len(self._outputs)
-            self._outputs.append(output)
-        else:
-            self._outputs[earlier] = output
-
-    def _dead_letter(self, record: Record, reject: Reject, attempts: int) -> None:
+    def _dead_letter(self, topic: str, record: Fetched, reject: Reject, attempts: int) -> None:
         self._reasons[reject.reason] += 1
         text = self._mask(reject.error)[:MAX_ERROR_TEXT]
-        key = record.key or f"{record.topic}/{record.partition}/{record.offset}".encode()
-        values = (self.stage.name, *_origin(record), reject.reason, text, str(attempts))
+        key = record.key or f"{topic}/{self._partition}/{record.offset}".encode()
+        origin = _origin(topic, self._partition, record)
+        values = (self.stage.name, *origin, reject.reason, text, str(attempts))
         provenance = [(name, value.encode()) for name, value in zip(PROVENANCE, values, strict=True)]
         kept = [(name, value) for name, value in record.headers if name not in PROVENANCE]
         partition = partition_of(key, self._codec.partitions("dead-letters"))
         output = Output(
             "dead-letters", partition, record.timestamp, record.key, record.value, kept + provenance
         )
-        self._outputs.append(_bounded(output))
+        self._made.append(_bounded(output))
 
     def _keep(self, cursors: tuple[Cursor, ...], cause: Event[Any]) -> None:
         if self._cursor_number is None:
@@ -327,19 +414,13 @@ class Processor:
         self._cursor_number = int(keys[-1]) if keys else 0
 
 
-def _is_redriven(record: Record) -> bool:
-    return record.topic.endswith(".redrive")
-
-
-def _original(record: Record, inputs: Container[str]) -> tuple[Record, int]:
+def _original(record: Fetched, inputs: Container[str]) -> tuple[Record, int]:
     """
-    *record*, a redriven one as it stood where it came from, and which attempt this is.
+    The redriven *record* as it stood where it came from, and which attempt this is.
 
     Raises:
         RecordError: it was redriven without saying where it came from, or from none of *inputs*.
     """
-    if not _is_redriven(record):
-        return record, 1
     told = text_headers(record.headers)
     try:
         partition, offset, attempts = (
@@ -351,16 +432,17 @@ def _original(record: Record, inputs: Container[str]) -> tuple[Record, int]:
     if topic not in inputs:
         raise RecordError("no-input", f"{topic} is no input of this stage")
     headers = tuple(header for header in record.headers if header[0] not in PROVENANCE)
-    return record._replace(topic=topic, partition=partition, offset=offset, headers=headers), attempts + 1
+    original = Record(topic, partition, offset, record.timestamp, record.key, record.value, headers)
+    return original, attempts + 1
 
 
-def _origin(record: Record) -> tuple[str, str, str]:
-    """Topic, partition and offset where *record* first stood, as text."""
-    if _is_redriven(record):
+def _origin(topic: str, partition: int, record: Fetched) -> tuple[str, str, str]:
+    """Topic, partition and offset where *record* of *topic* first stood, as text."""
+    if topic.endswith(".redrive"):
         told = text_headers(record.headers)
         if all(name in told for name in ("dl_topic", "dl_partition", "dl_offset")):
             return told["dl_topic"], told["dl_partition"], told["dl_offset"]
-    return record.topic, str(record.partition), str(record.offset)
+    return topic, str(partition), str(record.offset)
 
 
 def _bounded(output: Output) -> Output:

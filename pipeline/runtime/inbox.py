@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
+from itertools import islice, takewhile
 
-from pipeline.codec import Record
+from pipeline.codec import Fetched
 
 __all__ = ["Inbox"]
 
@@ -19,7 +20,9 @@ PATIENCE_S = 1.0
 
 class Inbox:
     """
-    Fetched records of one task, by input; the smallest head by *order* is taken first.
+    Fetched records of one task, by input; of the heads that with the smallest timestamp is taken first.
+
+    On a tie the *rank* of the input decides.
 
     Records below an input's expected next offset are dropped: a seek makes Kafka send them again. While
     another input is known to have more that was not fetched yet, nothing is taken: its next record may
@@ -28,16 +31,16 @@ class Inbox:
 
     def __init__(
         self,
-        order: Callable[[Record], tuple[int, int]],
+        rank: Callable[[str], int],
         high: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._order = order
+        self._rank = rank
         self._high = high
         self._clock = clock
         self._awaited: frozenset[str] = frozenset()
         self._awaited_since = 0.0
-        self._queues: dict[str, deque[Record]] = {}
+        self._queues: dict[str, deque[Fetched]] = {}
         self._expected: dict[str, int] = {}
         self._count = 0
         self._bytes = 0
@@ -57,6 +60,11 @@ class Inbox:
     def drained(self) -> bool:
         """Whether the partitions may be resumed."""
         return self._count < self._high // 2 and self._bytes < HIGH_BYTES // 2
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """The Kafka timestamp of the oldest head, None where nothing is buffered."""
+        return min((queue[0].timestamp for queue in self._queues.values() if queue), default=None)
 
     @property
     def empty(self) -> frozenset[str]:
@@ -101,31 +109,45 @@ class Inbox:
         self._count = 0
         self._bytes = 0
 
-    def put(self, topic: str, records: Iterable[Record]) -> None:
-        """Buffer fetched *records* of one input."""
+    def put(self, topic: str, records: Sequence[Fetched]) -> None:
+        """Buffer fetched *records* of one input, which are in the order of their offsets."""
         queue = self._queues.get(topic)
-        if not self.accepting or queue is None:
+        if not self.accepting or queue is None or not records:
             return
-        before = len(queue)
         expected = self._expected[topic]
-        for record in records:
-            if record.offset >= expected:
-                queue.append(record)
-                self._bytes += len(record.value or b"")
-                expected = record.offset + 1
-        self._expected[topic] = expected
-        self._count += len(queue) - before
+        if records[0].offset < expected:
+            records = [record for record in records if record.offset >= expected]
+            if not records:
+                return
+        queue.extend(records)
+        self._expected[topic] = records[-1].offset + 1
+        self._count += len(records)
+        self._bytes += sum(len(record.value) for record in records if record.value)
         self.wake.set()
 
-    def take(self) -> Record | None:
-        """The record to process next, None when nothing waits or another has to be awaited."""
+    def take(self, most: int) -> tuple[str, list[Fetched]] | None:
+        """
+        The records to process next, all of one input and at most *most*.
+
+        None when nothing waits or another has to be awaited.
+        """
         if not self.ready:
             return None
-        heads = [queue[0] for queue in self._queues.values() if queue]
-        if not heads:
-            return None
-        first = heads[0] if len(heads) == 1 else min(heads, key=self._order)
-        self._queues[first.topic].popleft()
-        self._count -= 1
-        self._bytes -= len(first.value or b"")
-        return first
+        filled = [topic for topic, queue in self._queues.items() if queue]
+        first = min(filled, key=self._head) if len(filled) > 1 else filled[0]
+        queue = self._queues[first]
+        if len(filled) > 1:
+            # up to where the head of another input has its turn
+            bound = min(self._head(topic) for topic in filled if topic != first)
+            most = sum(1 for _ in takewhile(self._before(first, bound), islice(queue, most)))
+        run = [queue.popleft() for _ in range(min(most, len(queue)))]
+        self._count -= len(run)
+        self._bytes -= sum(len(record.value) for record in run if record.value)
+        return first, run
+
+    def _head(self, topic: str) -> tuple[int, int]:
+        return self._queues[topic][0].timestamp, self._rank(topic)
+
+    def _before(self, topic: str, bound: tuple[int, int]) -> Callable[[Fetched], bool]:
+        rank = self._rank(topic)
+        return lambda record: (record.timestamp, rank) < bound

@@ -1,50 +1,29 @@
 r"""
 A task's state as its stage sees it: committed entries below, layers of uncommitted ones above.
 
-Keys are bytes of the form ``<store>\\0<key>``. A value is encoded when it is written, so that one that
-cannot be encoded is known while its record is; the layers keep it decoded too, for the steps that read
-it again. The committed backend holds the same bytes as the changelog.
+Keys are bytes of the form ``<store>\\0<key>``. Layers hold values as the steps wrote them; each is
+encoded once, when its batch is closed. The committed backend holds the same bytes as the changelog.
+Values are never changed in place, so what was decoded once is kept for the next step that reads it.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from pipeline.stage import Delete, Put, Store, Write
+from pipeline.errors import RecordError
+from pipeline.stage import Put, Store, Write
 
-__all__ = ["Backend", "Changes", "Entry", "Layers", "Memory"]
+__all__ = ["MAX_ENTRY_BYTES", "Backend", "Changes", "Layers", "Memory"]
 
 T = TypeVar("T")
 
+#: A larger entry is refused: its changelog record would be (brokers take 1 MiB).
+MAX_ENTRY_BYTES = 900 * 1024
 
-class Entry(NamedTuple):
-    """A written value and its bytes; both None when deleted."""
-
-    value: Any
-    encoded: bytes | None
-
-
-class _Written:
-    """What one batch wrote to one store; keys in order, so that a scan costs what it finds."""
-
-    def __init__(self) -> None:
-        self.entries: dict[str, Entry] = {}
-        self._keys: list[str] = []  # text order by code point is byte order of UTF-8
-
-    def put(self, key: str, entry: Entry) -> None:
-        if key not in self.entries:
-            insort(self._keys, key)
-        self.entries[key] = entry
-
-    def within(self, start: str, end: str) -> list[str]:
-        return self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, end)]
-
-
-#: What one batch wrote, by store name.
-Layer = dict[str, _Written]
+_MISSING: Any = object()
 
 
 class Backend(Protocol):
@@ -52,10 +31,6 @@ class Backend(Protocol):
 
     def get(self, key: bytes) -> bytes | None:
         """The value under *key*."""
-        ...
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values under *keys*, in their order."""
         ...
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -72,10 +47,6 @@ class Memory:
     def get(self, key: bytes) -> bytes | None:
         """The value under *key*."""
         return self.entries.get(key)
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values under *keys*, in their order."""
-        return [self.entries.get(key) for key in keys]
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """All entries with ``start <= key < end`` in key order."""
@@ -104,119 +75,205 @@ class Changes:
                 yield prefix + key, value
 
 
-class Layers:
-    """Implements `pipeline.stage.Stores` over a backend and the layers of uncommitted batches."""
+class _Layer(dict[str, Any]):
+    """What one batch wrote to one store: key -> value, None where deleted."""
 
-    def __init__(self, partition: int, stores: Iterable[Store[Any]], backend: Backend) -> None:
-        self.partition = partition
-        self.backend = backend
-        self._layers: list[Layer] = []
-        self._decoders = {store.name: _decoder(store) for store in stores}
-        self._encoders = {store.name: _encoder(store) for store in stores}
+    __slots__ = ("_sorted",)
 
-    def get(self, store: Store[T], key: str) -> T | None:
-        """The value under *key*, the newest layer first."""
-        for layer in reversed(self._layers):
-            written = layer.get(store.name)
-            if written is not None and (entry := written.entries.get(key)) is not None:
-                value: T | None = entry.value
+    def __init__(self) -> None:
+        super().__init__()
+        self._sorted: list[str] | None = None  # text order by code point is byte order of UTF-8
+
+    def put(self, key: str, value: Any) -> None:
+        if self._sorted is not None and key not in self:
+            insort(self._sorted, key)
+        self[key] = value
+
+    def within(self, start: str, end: str) -> list[str]:
+        """Its keys from *start* to before *end*; sorted once, so that a scan costs what it finds."""
+        if self._sorted is None:
+            self._sorted = sorted(self)
+        return self._sorted[bisect_left(self._sorted, start) : bisect_left(self._sorted, end)]
+
+
+class _View:
+    """One store: its layers, the newest first, over what is committed."""
+
+    def __init__(self, store: Store[Any], backend: Backend, cached: int) -> None:
+        self.name = store.name
+        self.layers: list[_Layer] = []
+        self.decode = _decoder(store)
+        self.encode = _encoder(store)
+        self._backend = backend
+        self._prefix = f"{store.name}\0"
+        self._cached = cached
+        # Two generations of decoded committed values: what is used goes into the young one, and when
+        # that is full the old one is forgotten.
+        self._young: dict[str, Any] = {}
+        self._old: dict[str, Any] = {}
+
+    def get(self, key: str) -> Any:
+        for layer in self.layers:
+            value = layer.get(key, _MISSING)
+            if value is not _MISSING:
                 return value
-        found = self.backend.get(f"{store.name}\0{key}".encode())
-        return None if found is None else self._decoders[store.name](found)
+        value = self._young.get(key, _MISSING)
+        return self._committed(key) if value is _MISSING else value
 
-    def scan(self, store: Store[T], start: str, end: str, limit: int = 500) -> Iterator[tuple[str, T]]:
-        """At most *limit* entries with ``start <= key < end``, layers merged over the backend."""
-        over = self._over(store.name, start, end)
-        below = self.backend.scan(f"{store.name}\0{start}".encode(), f"{store.name}\0{end}".encode())
-        return islice(self._merged(store.name, below, over), limit)
+    def _committed(self, key: str) -> Any:
+        value = self._old.get(key, _MISSING)
+        if value is _MISSING:
+            found = self._backend.get((self._prefix + key).encode())
+            value = None if found is None else self.decode(found)
+        if self._cached:
+            self._young[key] = value
+            self._age()
+        return value
 
-    def push(self) -> None:
-        """Begin a layer for a new batch."""
-        self._layers.append({})
-
-    def encoded(self, writes: Iterable[Write]) -> list[tuple[str, str, Entry]]:
-        """
-        *writes* as store name, key and entry; nothing is written.
-
-        Raises:
-            TypeError, ValueError, OverflowError: a value cannot be encoded.
-        """
-        return [(write.store.name, write.key, self._entry(write)) for write in writes]
-
-    def write(self, writes: Iterable[Write]) -> None:
-        """Apply *writes* to the newest layer: all, or none where one cannot be encoded."""
-        self.put(self.encoded(writes))
-
-    def put(self, entries: Sequence[tuple[str, str, Entry]]) -> None:
-        """Put *entries*, as ``encoded`` made them, into the newest layer."""
-        layer = self._layers[-1]
-        for name, key, entry in entries:
-            written = layer.get(name)
-            if written is None:
-                written = layer[name] = _Written()
-            written.put(key, entry)
-
-    def changes(self) -> Changes:
-        """The newest layer, as bytes."""
-        return Changes(
-            {
-                name: [(key.encode(), entry.encoded) for key, entry in written.entries.items()]
-                for name, written in self._layers[-1].items()
-            }
-        )
-
-    def committed(self) -> None:
+    def commit(self) -> None:
         """The oldest layer now stands in the backend."""
-        del self._layers[0]
+        layer = self.layers.pop()
+        if self._cached and layer:
+            self._young.update(layer)
+            self._age()
 
-    def discard(self) -> None:
-        """Forget everything uncommitted."""
-        self._layers.clear()
+    def _age(self) -> None:
+        if len(self._young) >= self._cached:
+            self._old, self._young = self._young, {}
 
-    def _entry(self, write: Write) -> Entry:
-        match write:
-            case Put(store, _, value):
-                return Entry(value, self._encoders[store.name](value))
-            case Delete():
-                return Entry(None, None)
+    def forget(self) -> None:
+        """Drop the layers, and what is remembered of the backend."""
+        self.layers.clear()
+        self._young, self._old = {}, {}
 
-    def _over(self, name: str, start: str, end: str) -> dict[str, Any]:
+    def encoded(self) -> list[tuple[bytes, bytes | None]]:
+        """The newest layer in bytes."""
+        encode = self.encode
+        return [
+            (key.encode(), None if value is None else encode(value)) for key, value in self.layers[0].items()
+        ]
+
+    def scan(self, start: str, end: str) -> Iterator[tuple[str, Any]]:
         over: dict[str, Any] = {}
-        for layer in self._layers:
-            written = layer.get(name)
-            if written is not None:
-                over |= {key: written.entries[key].value for key in written.within(start, end)}
-        return over
+        for layer in reversed(self.layers):
+            if layer:
+                over |= {key: layer[key] for key in layer.within(start, end)}
+        prefix = self._prefix
+        below = self._backend.scan((prefix + start).encode(), (prefix + end).encode())
+        return self._merged(below, over) if over else self._decoded(below)
+
+    def _decoded(self, below: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[str, Any]]:
+        skip, decode = len(self._prefix.encode()), self.decode
+        return ((raw[skip:].decode(), decode(value)) for raw, value in below)
 
     def _merged(
-        self, name: str, below: Iterator[tuple[bytes, bytes]], over: dict[str, Any]
+        self, below: Iterator[tuple[bytes, bytes]], over: dict[str, Any]
     ) -> Iterator[tuple[str, Any]]:
-        decode = self._decoders[name]
-        skip = len(name.encode()) + 1
         news = iter(sorted(over))
         new = next(news, None)
-        for raw, value in below:
-            key = raw[skip:].decode()
-            while new is not None and new.encode() < raw[skip:]:
+        for key, value in self._decoded(below):
+            while new is not None and new < key:
                 if over[new] is not None:
                     yield new, over[new]
                 new = next(news, None)
             if key not in over:
-                yield key, decode(value)
+                yield key, value
         while new is not None:
             if over[new] is not None:
                 yield new, over[new]
             new = next(news, None)
 
 
-def _decoder(store: Store[Any]) -> Any:
+class Layers:
+    """
+    Implements `pipeline.stage.Stores` over a backend and the layers of uncommitted batches.
+
+    *cached* is how many committed values of each store are kept decoded, at most twice; nobody else may
+    then write to the backend. 0: every read asks the backend.
+    """
+
+    def __init__(
+        self, partition: int, stores: Iterable[Store[Any]], backend: Backend, cached: int = 0
+    ) -> None:
+        self.partition = partition
+        self._views = {store.name: _View(store, backend, cached) for store in stores}
+
+    def get(self, store: Store[T], key: str) -> T | None:
+        """The value under *key*, the newest layer first."""
+        value: T | None = self._views[store.name].get(key)
+        return value
+
+    def scan(self, store: Store[T], start: str, end: str, limit: int = 500) -> Iterator[tuple[str, T]]:
+        """At most *limit* entries with ``start <= key < end``, layers merged over the backend."""
+        return islice(self._views[store.name].scan(start, end), limit)
+
+    def push(self) -> None:
+        """Begin a layer for a new batch."""
+        for view in self._views.values():
+            view.layers.insert(0, _Layer())
+
+    def pop(self) -> None:
+        """Forget the newest layer."""
+        for view in self._views.values():
+            del view.layers[0]
+
+    def check(self, writes: Iterable[Write]) -> None:
+        """
+        Refuse *writes* that ``changes`` could not encode.
+
+        Raises:
+            RecordError: an entry would be too large.
+            TypeError, ValueError, OverflowError: a value cannot be encoded.
+        """
+        for write in writes:
+            if isinstance(write, Put):
+                name = write.store.name
+                _check_size(name, [(write.key.encode(), self._views[name].encode(write.value))])
+
+    def write(self, writes: Iterable[Write]) -> None:
+        """Apply *writes* to the newest layer; whether they can be encoded shows in ``changes``."""
+        for write in writes:
+            value = write.value if type(write) is Put else None
+            self._views[write.store.name].layers[0].put(write.key, value)
+
+    def changes(self) -> Changes:
+        """
+        The newest layer, as bytes.
+
+        Raises:
+            RecordError: an entry is too large.
+            TypeError, ValueError, OverflowError: a value cannot be encoded.
+        """
+        by_store = {name: view.encoded() for name, view in self._views.items() if view.layers[0]}
+        for name, entries in by_store.items():
+            _check_size(name, entries)
+        return Changes(by_store)
+
+    def committed(self) -> None:
+        """The oldest layer now stands in the backend."""
+        for view in self._views.values():
+            view.commit()
+
+    def discard(self) -> None:
+        """Forget everything uncommitted."""
+        for view in self._views.values():
+            view.forget()
+
+
+def _check_size(name: str, entries: list[tuple[bytes, bytes | None]]) -> None:
+    for key, value in entries:
+        if value is not None and len(key) + len(value) > MAX_ENTRY_BYTES:
+            raise RecordError("too-large", f"a value of {len(value)} bytes for store {name}")
+
+
+def _decoder(store: Store[Any]) -> Callable[[bytes], Any]:
     if store.changelog:
         return msgspec.json.Decoder(store.type).decode
     return msgspec.msgpack.Decoder(store.type).decode
 
 
-def _encoder(store: Store[Any]) -> Any:
+def _encoder(store: Store[Any]) -> Callable[[Any], bytes]:
     # A store behind a public name has the JSON that its topic promises.
-    return (
-        msgspec.json.Encoder(order="deterministic") if store.changelog else msgspec.msgpack.Encoder()
-    ).encode
+    if store.changelog:
+        return msgspec.json.Encoder(order="deterministic").encode
+    return msgspec.msgpack.Encoder().encode

@@ -19,9 +19,10 @@ import msgspec
 import structlog
 from aiokafka import TopicPartition
 
-from pipeline.codec import Codec, Output, Record, new_traceparent
+from pipeline.codec import Codec, Fetched, Output, Record, new_traceparent
 from pipeline.effects import Change, Unit
 from pipeline.errors import PipelineError, RecordError, StageFailed
+from pipeline.instants import Time, to_ms
 from pipeline.runtime import names
 from pipeline.runtime.batch import Batch, Processor, stores_of
 from pipeline.runtime.connection import Connection
@@ -42,6 +43,9 @@ __all__ = ["Cluster", "Follower", "Task"]
 
 #: Bytes of input values after which a batch is closed, however few records they are.
 _MAX_BATCH_BYTES = 8 * 1024 * 1024
+
+#: Records taken between two looks at the clock: less than 20 ms of work even for the slowest stage.
+_RUN = 50
 
 #: Attempts that a dead letter tells of whose outputs the broker refused: in the batch, halved, alone.
 _REFUSED_ATTEMPTS = 3
@@ -68,6 +72,11 @@ class Cluster(msgspec.Struct, frozen=True):
         """The copy in this process of the state of *stage* on *partition*; it is not opened."""
         origin = Origin(self.id, self.application_id, stage.name, partition, stage.state_version)
         return LocalStore(self.settings.state_dir / self.application_id / stage.name / str(partition), origin)
+
+    def cached_values(self, stage: Stage) -> int:
+        """How many values each store of a task of *stage* keeps decoded; twice as many for a moment."""
+        stores = self.partitions * max(1, len(stores_of(stage)))
+        return self.settings.cached_values // (2 * stores)
 
     def changelogs(self, stage: Stage) -> dict[str, str]:
         """Changelog topic -> store name, for each store of *stage*."""
@@ -143,7 +152,13 @@ class Task:
         self._changelogs = cluster.changelogs(unit.stage)
         stops = cluster.settings.on_error.get(unit.stage.name) == "stop"
         self._processor = Processor(
-            unit.stage, partition, cluster.codec, self._store, cluster.mask, stops=stops
+            unit.stage,
+            partition,
+            cluster.codec,
+            self._store,
+            cluster.mask,
+            stops=stops,
+            cached=cluster.cached_values(unit.stage),
         )
         self._halted: StageFailed | None = None  # the record or cursor that nothing goes beyond
         self._requests: deque[_Request] = deque()
@@ -172,6 +187,11 @@ class Task:
     def reached(self) -> int:
         """How far the local copy of its state reaches: the next offsets of its changelogs, added up."""
         return sum(self._store.offsets.values())
+
+    @property
+    def store_bytes(self) -> int:
+        """How large the local copy of its state is."""
+        return self._store.size_bytes
 
     async def run(self) -> None:
         """
@@ -311,9 +331,7 @@ class Task:
             if request.done.cancelled():
                 continue  # whoever asked has gone
             try:
-                change = request.change
-                outcome = change(self._processor.layers) if callable(change) else change
-                self._processor.apply(outcome, request.cause)
+                self._processor.apply(request.change, request.cause)
             except RecordError as error:
                 request.done.set_exception(error)
             else:
@@ -322,28 +340,42 @@ class Task:
     async def _take_records(self, records: int, size: int) -> tuple[int, int]:
         """Take what waits, up to the bounds; *records* of *size* bytes were taken before."""
         pace = Pace()
-        while records < self._narrowing.limit and size < _MAX_BATCH_BYTES:
-            record = self.inbox.take()
-            if record is None:
+        while records < self._narrowing.limit and size < _MAX_BATCH_BYTES and not self._halted:
+            run = self.inbox.take(min(_RUN, self._narrowing.limit - records))
+            if run is None:
                 break
-            try:
-                self._take(record)
-            except StageFailed as error:
-                self._halted = error
-                break
-            records += 1
-            size += len(record.value or b"")
+            self._take(*run)
+            records += len(run[1])
+            size += sum(len(record.value) for record in run[1] if record.value)
             await pace.breathe()
         return records, size
 
-    def _take(self, record: Record) -> None:
-        if self._refused and (record.topic, record.offset) in self._refused:
-            # by its own timestamp even the dead letter might be refused
-            sound = record._replace(timestamp=min(record.timestamp, self.now()))
-            reason = Reject("refused-by-broker", "its outputs cannot be written")
-            self._processor.refuse(sound, reason, _REFUSED_ATTEMPTS)
-        else:
-            self._processor.take(record)
+    def _take(self, topic: str, records: list[Fetched]) -> None:
+        try:
+            if self._refused:
+                for record in records:
+                    self._take_or_refuse(topic, record)
+            else:
+                self._processor.take(topic, records)
+        except StageFailed as error:
+            self._halted = error
+
+    def _take_or_refuse(self, topic: str, record: Fetched) -> None:
+        if (topic, record.offset) not in self._refused:
+            self._processor.take(topic, (record,))
+            return
+        # by its own timestamp even the dead letter might be refused
+        sound = Record(
+            topic,
+            self.partition,
+            record.offset,
+            min(record.timestamp, self.now()),
+            record.key,
+            record.value,
+            tuple(record.headers),
+        )
+        reason = Reject("refused-by-broker", "its outputs cannot be written")
+        self._processor.refuse(topic, sound, reason, _REFUSED_ATTEMPTS)
 
     def _resume(self) -> None:
         if self._refuse_resume:
@@ -388,7 +420,8 @@ class Task:
         metrics.transaction_seconds.labels(stage).observe(seconds)
         metrics.batch_records.labels(stage).observe(batch.records)
         if batch.dead_letters:
-            metrics.dead_letters.labels(stage).inc(batch.dead_letters)
+            for reason, count in batch.reasons.items():
+                metrics.dead_letters.labels(stage, reason).inc(count)
             expected = batch.reasons.keys() <= _EXPECTED_REASONS
             self._log.log(DEBUG if expected else WARNING, "record.dead_lettered", reasons=batch.reasons)
         now = self.now()
@@ -398,6 +431,8 @@ class Task:
         for topic, seconds_of_topic in ages.items():
             metrics.outputs.labels(topic).inc(len(seconds_of_topic))
             metrics.output_latency.observe(topic, seconds_of_topic)
+        if (occurred_ms := _event_time(batch)) is not None:
+            metrics.event_delay.labels(stage).set((now - occurred_ms) / 1000)
 
     def _failed(self, error: Exception) -> float:
         """Note why the session ended, and narrow down what cannot be written; seconds to wait."""
@@ -475,3 +510,14 @@ class Task:
         return Event(
             topic="", key="", value=None, id=seed, received_at=now, traceparent=new_traceparent(seed.encode())
         )
+
+
+def _event_time(batch: Batch) -> int | None:
+    """When what the last output tells of happened, in ms since 1970; None where it does not say."""
+    if not batch.outputs or batch.outputs[-1].topic == "dead-letters":
+        return None
+    text = next((value for name, value in batch.outputs[-1].headers if name == "ce_time"), b"")
+    try:
+        return to_ms(Time(text.decode()))
+    except ValueError:
+        return None

@@ -102,10 +102,15 @@ def processor(backend: Memory | None = None, mask: Any = str) -> Processor:
     return Processor(STAGE, 0, codec(), backend or Memory(), mask)
 
 
+def take(one: Processor, taken: Record) -> None:
+    """Process *taken* alone."""
+    one.take(taken.topic, (taken,))
+
+
 def closed(one: Processor, *texts: str) -> Batch:
     """The batch of records with *texts*."""
     for offset, text in enumerate(texts):
-        one.take(record(text, offset))
+        take(one, record(text, offset))
     batch = one.close()
     assert batch is not None
     return batch

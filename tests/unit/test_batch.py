@@ -17,6 +17,7 @@ from tests.unit.runtime_toys import (
     outputs,
     processor,
     record,
+    take,
 )
 
 ELSEWHERE = (
@@ -82,7 +83,7 @@ def test_provenance_is_complete() -> None:
     """Key, value, time and headers are the original's; seven more say where and why it failed."""
     one = processor(mask=lambda text: text.replace("5551234567", "***"))
     poison = record("bug", 7)
-    one.take(poison)
+    take(one, poison)
     batch = one.close()
     assert batch is not None
     (dead,) = batch.outputs
@@ -118,7 +119,7 @@ def redriven(text: str) -> Record:
 def test_a_redriven_record_is_what_it_was() -> None:
     """It is processed as a record of the topic it came from."""
     one = processor()
-    one.take(redriven("a"))
+    take(one, redriven("a"))
     batch = one.close()
     assert batch is not None
     assert [output.topic for output in batch.outputs] == ["out", "table"]
@@ -129,7 +130,7 @@ def test_a_redriven_record_is_what_it_was() -> None:
 def test_a_redriven_record_that_fails_again_keeps_its_origin(text: str) -> None:
     """The new dead letter tells of the first place and of one more attempt, so it can be redriven again."""
     one = processor()
-    one.take(redriven(text))
+    take(one, redriven(text))
     batch = one.close()
     assert batch is not None
     told = headers_of(batch.outputs[-1])
@@ -151,7 +152,7 @@ def test_a_redriven_record_from_nowhere_is_refused(
 ) -> None:
     """Without provenance, or from a topic that the stage does not read, it is a dead letter again."""
     one = processor()
-    one.take(record("a")._replace(topic="toy.redrive", headers=headers))
+    take(one, record("a")._replace(topic="toy.redrive", headers=headers))
     batch = one.close()
     assert batch is not None
     assert [headers_of(output)["dl_reason"] for output in batch.outputs] == [reason]
@@ -175,7 +176,7 @@ def test_a_fan_out_goes_on_call_by_call() -> None:
 def test_a_fan_out_that_fails_is_dead_lettered() -> None:
     """A cursor whose call raises ends there: told, counted as a failure, and not tried for ever."""
     one = processor()
-    one.take(record("fan out", key="bug"))
+    take(one, record("fan out", key="bug"))
     one.resume()
     one.resume()
     batch = one.close()
@@ -188,7 +189,7 @@ def test_a_fan_out_that_fails_is_dead_lettered() -> None:
 def test_a_refused_record_is_passed() -> None:
     """What the broker will not take is dead-lettered without a step."""
     one = processor()
-    one.refuse(record("a", 4), Reject("refused-by-broker", "no"), 3)
+    one.refuse("in", record("a", 4), Reject("refused-by-broker", "no"), 3)
     batch = one.close()
     assert batch is not None
     assert (headers_of(batch.outputs[0])["dl_attempts"], batch.next_offsets) == ("3", {"in": 5})
@@ -197,7 +198,7 @@ def test_a_refused_record_is_passed() -> None:
 def test_a_dead_letter_that_no_broker_takes_leaves_its_value_behind() -> None:
     """Where it came from is told, and how large it was; the bytes stay there."""
     one = processor()
-    one.take(record("a")._replace(value=b"x" * 1_000_000))
+    take(one, record("a")._replace(value=b"x" * 1_000_000))
     batch = one.close()
     assert batch is not None
     (dead,) = batch.outputs
@@ -212,7 +213,7 @@ def test_a_store_that_cannot_be_read_blames_no_record() -> None:
             raise BrokerError(f"{key!r} is damaged")
 
     with pytest.raises(BrokerError, match="damaged"):
-        processor(Damaged()).take(record("a"))
+        take(processor(Damaged()), record("a"))
 
 
 def test_what_an_effect_does_is_all_or_nothing() -> None:
@@ -232,9 +233,9 @@ def stopping() -> Processor:
 def test_a_stage_that_stops_at_errors_passes_no_record() -> None:
     """The error says which record, personal data masked; the batch ends before it, its neighbour kept."""
     one = stopping()
-    one.take(record("a", 6))
+    take(one, record("a", 6))
     with pytest.raises(StageFailed, match=r"toy stopped at in\[0\] offset 7.*KeyError: 'phone \+1\*\*\*'"):
-        one.take(record("bug", 7))
+        take(one, record("bug", 7))
     batch = one.close()
     assert batch is not None
     assert (batch.next_offsets, batch.records, batch.dead_letters, batch.failures) == ({"in": 7}, 1, 0, 0)
@@ -244,7 +245,7 @@ def test_a_stage_that_stops_at_errors_passes_no_record() -> None:
 def test_a_stage_that_stops_at_errors_stops_in_a_fan_out() -> None:
     """The cursor whose call failed stays, to be gone on with when the stage is mended."""
     one = stopping()
-    one.take(record("fan out", key="bug"))
+    take(one, record("fan out", key="bug"))
     one.resume()
     with pytest.raises(StageFailed, match="toy stopped at the fan-out bug at 500"):
         one.resume()
@@ -255,7 +256,7 @@ def test_a_stage_that_stops_at_errors_stops_in_a_fan_out() -> None:
 def test_what_a_stage_refuses_never_stops_it(text: str) -> None:
     """Only unexpected exceptions stop: a refusal is a decision of the stage."""
     one = stopping()
-    one.take(record(text))
+    take(one, record(text))
     batch = one.close()
     assert batch is not None
     assert batch.dead_letters == 1

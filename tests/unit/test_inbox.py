@@ -1,15 +1,13 @@
 """The buffer between a consumer and a task: bounded, in order, without repetitions."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from pipeline.codec import Record
 from pipeline.runtime import inbox as module
 from pipeline.runtime.inbox import Inbox
 
 INPUTS = ("tables", "events")
-
-
-def order(record: Record) -> tuple[int, int]:
-    """By timestamp, then by input."""
-    return record.timestamp, INPUTS.index(record.topic)
 
 
 def record(topic: str, offset: int, timestamp: int = 0, value: bytes = b"v") -> Record:
@@ -19,7 +17,7 @@ def record(topic: str, offset: int, timestamp: int = 0, value: bytes = b"v") -> 
 
 def opened(high: int = 10) -> Inbox:
     """An inbox that takes both inputs from their beginning."""
-    made = Inbox(order, high)
+    made = Inbox(INPUTS.index, high)
     made.expect({"tables": 0, "events": 0})
     made.await_(())
     return made
@@ -28,8 +26,8 @@ def opened(high: int = 10) -> Inbox:
 def taken(inbox: Inbox) -> list[tuple[str, int]]:
     """Everything in it, in order."""
     found = []
-    while (each := inbox.take()) is not None:
-        found.append((each.topic, each.offset))
+    while (run := inbox.take(1)) is not None:
+        found += [(run[0], record.offset) for record in run[1]]
     return found
 
 
@@ -39,6 +37,20 @@ def test_the_earliest_head_is_taken_first() -> None:
     inbox.put("events", [record("events", 0, 5), record("events", 1, 1), record("events", 2, 7)])
     inbox.put("tables", [record("tables", 0, 5), record("tables", 1, 9)])
     assert taken(inbox) == [("tables", 0), ("events", 0), ("events", 1), ("events", 2), ("tables", 1)]
+
+
+@given(st.lists(st.tuples(st.sampled_from(INPUTS), st.integers(0, 3)), max_size=12), st.integers(1, 5))
+def test_runs_are_in_the_order_of_single_records(arrived: list[tuple[str, int]], most: int) -> None:
+    """However many are taken at once, the order is that of taking them one by one."""
+    one_by_one, in_runs = opened(100), opened(100)
+    for offset, (topic, timestamp) in enumerate(arrived):
+        for inbox in (one_by_one, in_runs):
+            inbox.put(topic, [record(topic, offset, timestamp)])
+    found = []
+    while (run := in_runs.take(most)) is not None:
+        assert 0 < len(run[1]) <= most
+        found += [(run[0], each.offset) for each in run[1]]
+    assert found == taken(one_by_one)
 
 
 def test_what_comes_again_is_dropped() -> None:
@@ -55,7 +67,7 @@ def test_it_is_full_by_count_and_drained_at_half() -> None:
     inbox = opened(high=4)
     inbox.put("events", [record("events", offset) for offset in range(4)])
     states = [(inbox.full, inbox.drained)]
-    while inbox.take() is not None:
+    while inbox.take(1) is not None:
         states.append((inbox.full, inbox.drained))
     assert states == [(True, False), (False, False), (False, False), (False, True), (False, True)]
 
@@ -77,7 +89,7 @@ def test_a_closed_inbox_takes_nothing() -> None:
     inbox.put("events", [record("events", 0)])
     inbox.close()
     inbox.put("events", [record("events", 1)])
-    assert (len(inbox), inbox.take(), inbox.accepting) == (0, None, False)
+    assert (len(inbox), inbox.take(1), inbox.accepting) == (0, None, False)
 
 
 def test_an_input_that_has_more_is_awaited() -> None:
@@ -85,7 +97,7 @@ def test_an_input_that_has_more_is_awaited() -> None:
     inbox = opened()
     inbox.put("events", [record("events", 0, 5)])
     inbox.await_({"tables"})
-    assert (inbox.take(), inbox.ready, inbox.empty) == (None, False, frozenset({"tables"}))
+    assert (inbox.take(1), inbox.ready, inbox.empty) == (None, False, frozenset({"tables"}))
     inbox.put("tables", [record("tables", 0, 4)])
     assert taken(inbox) == [("tables", 0)]
     inbox.await_(())
@@ -95,7 +107,7 @@ def test_an_input_that_has_more_is_awaited() -> None:
 def test_nothing_is_awaited_for_ever() -> None:
     """After a bound, or when the inbox is full, what is there goes on."""
     now = [0.0]
-    inbox = Inbox(order, 2, lambda: now[0])
+    inbox = Inbox(INPUTS.index, 2, lambda: now[0])
     inbox.expect({"tables": 0, "events": 0})
     inbox.put("events", [record("events", 0)])
     assert not inbox.ready

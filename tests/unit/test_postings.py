@@ -12,7 +12,7 @@ from pipeline.runtime import batch as core
 from pipeline.runtime.batch import Processor
 from pipeline.runtime.state import Memory
 from pipeline.stage import Emit, Event, Outcome, Posted, Put, Stores
-from tests.unit.runtime_toys import COUNTS, STAGE, closed, codec, headers_of, outputs, record
+from tests.unit.runtime_toys import COUNTS, STAGE, closed, codec, headers_of, outputs, record, take
 
 CALLS: list[int] = []
 
@@ -58,7 +58,7 @@ def test_the_next_batch_adds_to_it(one: Processor) -> None:
 
 def test_a_discarded_batch_posts_nothing(one: Processor) -> None:
     """What was posted and not committed is forgotten with the rest."""
-    one.take(record("a"))
+    take(one, record("a"))
     one.discard()
     assert closed(one, "bb").changes.by_store == {"counts": [(b"k", b"\x02")]}
 
@@ -73,7 +73,7 @@ def test_a_large_batch_is_added_up_in_parts(one: Processor, monkeypatch: pytest.
 
 def test_a_fan_out_sees_what_was_posted_before(one: Processor) -> None:
     """A cursor is gone on with after all of the batch's postings, as it is after all of its steps."""
-    one.take(record("a"))
+    take(one, record("a"))
     one.resume()
     assert CALLS == [1]
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.errors import RecordError
 from pipeline.runtime.state import Layers, Memory
 from pipeline.stage import Delete, Put, Store, Write
 
@@ -69,12 +70,29 @@ def test_discarded_layers_leave_nothing() -> None:
     assert list(layers.scan(NUMBERS, "", "~")) == [("a", 1)]
 
 
-def test_what_cannot_be_encoded_is_refused_whole() -> None:
-    """A value that has no encoding is told at once, and nothing of its step is kept."""
+def test_what_cannot_be_encoded_is_known_before_it_is_written() -> None:
+    """A value without an encoding, or one too large for its changelog, is refused by the check."""
     layers, _ = layered([[("a", 1)]], 0)
     with pytest.raises(OverflowError):
-        layers.write([Put(NUMBERS, "a", 2), Put(NUMBERS, "b", 1 << 70)])
+        layers.check([Put(NUMBERS, "a", 2), Put(NUMBERS, "b", 1 << 70)])
+    with pytest.raises(RecordError, match="numbers"):
+        layers.check([Put(NUMBERS, "x" * 1_000_000, 1)])
     assert layers.get(NUMBERS, "a") == 1
+
+
+@given(st.lists(writes, min_size=1, max_size=6), st.lists(keys, max_size=6), st.integers(1, 3))
+def test_what_is_kept_decoded_is_what_is_committed(
+    batches: list[list[tuple[str, int | None]]], read: list[str], cached: int
+) -> None:
+    """However few values are kept, a read after any commit gives what the backend holds."""
+    backend = Memory()
+    layers, plain = Layers(0, (NUMBERS,), backend, cached), Layers(0, (NUMBERS,), backend)
+    for batch in batches:
+        layers.push()
+        layers.write(as_write(key, value) for key, value in batch)
+        backend.apply(layers.changes())
+        layers.committed()
+        assert [layers.get(NUMBERS, key) for key in read] == [plain.get(NUMBERS, key) for key in read]
 
 
 def test_a_named_changelog_is_json() -> None:
