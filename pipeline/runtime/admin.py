@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from pipeline.errors import BrokerError, ConfigError
 from pipeline.runtime.topic_plan import Found, Plan, Wanted, compared
@@ -71,7 +71,9 @@ class Admin:
             metadata = {topic["topic"]: topic for topic in await self._client.describe_topics()}
             there = {name: metadata[name]["partitions"] for name in names if name in metadata}
             configs = await self._configs(there)
-        return {name: _found(name, partitions, *configs[name]) for name, partitions in there.items()}
+        # Of several brokers the one asked for configs may not know a new topic yet: it is not there for now.
+        known = {name: partitions for name, partitions in there.items() if name in configs}
+        return {name: _found(name, partitions, *configs[name]) for name, partitions in known.items()}
 
     async def plan(self, topics: Iterable[Wanted]) -> Plan:
         """How the cluster differs from *topics* (see `topic_plan.wanted`)."""
@@ -106,13 +108,15 @@ class Admin:
             await self._until_done(plan)
 
     async def _configs(self, names: Iterable[str]) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
-        """Name -> its configs as they hold, and those of them set on the topic itself."""
+        """Name -> its configs as they hold, and those set on the topic itself; where the broker knows it."""
         resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
         if not resources:
             return {}
         configs = {}
         for response in await self._client.describe_configs(resources):
             for code, message, _, name, entries in response.resources:
+                if code == UnknownTopicOrPartitionError.errno:
+                    continue
                 _raise_for(code, f"{name}: {message}")
                 held = {entry[0]: entry[1] or "" for entry in entries}
                 configs[name] = held, {e[0]: e[1] or "" for e in entries if e[3] == _TOPIC_CONFIG}
