@@ -12,6 +12,7 @@ The tree, each class with its disposition::
     │   └── Rejected           DEAD_LETTER  the API refused this request for good
     ├── BrokerError            REBUILD      drop the producer, start anew from the committed offsets
     ├── StageFailed            STOP         too many unexpected exceptions: the stage stops, loudly
+    ├── Stuck                  EXIT         no progress though Kafka answers: ended, to be started anew
     └── WebhookError           ANSWER       an HTTP status for the sender; nothing is produced
 
 Foreign exceptions become one of these in exactly one place per client.
@@ -29,6 +30,7 @@ __all__ = [
     "RecordError",
     "Rejected",
     "StageFailed",
+    "Stuck",
     "Throttled",
     "Unavailable",
     "UpstreamError",
@@ -110,6 +112,10 @@ class StageFailed(PipelineError):  # noqa: N818
     """A stage has a bug, by the number of its unexpected exceptions: it stops and is unready."""
 
     disposition = Disposition.STOP
+
+
+class Stuck(PipelineError):  # noqa: N818
+    """A stage makes no progress though Kafka answers: the process ends, to be started anew."""
 
 
 class WebhookError(PipelineError):

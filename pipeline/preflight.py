@@ -118,6 +118,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     runtime, seen_s = settings.runtime, settings.decode.seen_days * 86_400
     if runtime.heartbeat_interval_ms * 3 > runtime.session_timeout_ms:
         yield "runtime.heartbeat_interval_ms: must be at most a third of runtime.session_timeout_ms"
+    if runtime.watchdog_s * 1000 <= runtime.rebalance_timeout_ms:
+        yield "runtime.watchdog_s: must be above runtime.rebalance_timeout_ms, or a rebalance looks stuck"
     if settings.poll.reconcile_days * 86_400 > seen_s:
         yield "poll.reconcile_days: must be at most decode.seen_days, or messages count twice"
     if settings.engagement.grace_s > seen_s:

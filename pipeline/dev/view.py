@@ -126,7 +126,8 @@ class View:
 
 def _lags(stack: Stack) -> str:
     lags = stack.process.worker.last_lags
-    return "  ".join(f"{name} {lag}" for name, lag in lags.items() if lag) or "none"
+    told = (f"{name} {'?' if lag is None else lag}" for name, lag in lags.items() if lag != 0)
+    return "  ".join(told) or "none"
 
 
 @contextmanager

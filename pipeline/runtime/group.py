@@ -19,7 +19,7 @@ from pipeline.effects import Unit
 from pipeline.errors import BrokerError, PipelineError, StageFailed
 from pipeline.runtime import names
 from pipeline.runtime.assignor import CopartitionAssignor
-from pipeline.runtime.closing import stop_consumer
+from pipeline.runtime.closing import coordination_ended, stop_consumer
 from pipeline.runtime.guard import FailureGuard
 from pipeline.runtime.task import Cluster, Task
 from pipeline.runtime.transaction import broker_errors
@@ -59,11 +59,12 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
         self.tasks: dict[int, Task] = {}
         self.failed: str | None = None
         self._cluster = cluster
-        self._topics = names.inputs_of(unit.stage, reads=unit.reads)
+        self.topics = names.inputs_of(unit.stage, reads=unit.reads)
         self._guard = FailureGuard(unit.stage.name)
         self._assignor = CopartitionAssignor()
         self._log = _log.bind(stage=unit.stage.name)
         self._stopping = asyncio.Event()
+        self._rejoining = asyncio.Event()
         self._assigned = asyncio.Event()
         self._running: dict[int, asyncio.Task[None]] = {}
         self._wanted: set[int] = set()
@@ -77,9 +78,18 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
         works = all(task.state == "working" for task in self.tasks.values())
         return self.failed is None and self._assigned.is_set() and works and set(self.tasks) == self._wanted
 
+    @property
+    def assigned(self) -> bool:
+        """Whether it is known which partitions are owned, if any."""
+        return self._assigned.is_set()
+
     def stop(self) -> None:
         """Finish what is in progress and leave the group."""
         self._stopping.set()
+
+    def rejoin(self) -> None:
+        """Leave the group, drop all clients and join anew with fresh ones."""
+        self._rejoining.set()
 
     async def run(self) -> None:
         """Follow the inputs until ``stop``; a stage with a bug stays stopped and unready."""
@@ -97,11 +107,12 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
     async def _join(self) -> None:
         consumer = self._cluster.connection.member(
             names.group_id(self._cluster.application_id, self.unit.stage.name),
-            list(self._topics),
+            list(self.topics),
             self,
             self._assignor,
         )
         self._consumer, self._broken = consumer, None
+        self._rejoining.clear()
         try:
             async with asyncio.TaskGroup() as tasks:
                 await self._until_stopped(tasks, self._started(consumer), 0.0)
@@ -116,16 +127,24 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
     async def _until_stopped(
         self, tasks: asyncio.TaskGroup, work: Coroutine[Any, Any, None], patience_s: float
     ) -> None:
-        """Do *work* to its end, or until ``stop`` and *patience_s* more; the consumer is of no use then."""
+        """
+        Do *work* to its end, or until ``stop`` and *patience_s* more; the consumer is of no use then.
+
+        Raises:
+            BrokerError: ``rejoin`` was called.
+        """
         name = self.unit.stage.name
         working = tasks.create_task(work, name=f"member {name}")
         stopped = tasks.create_task(self._stopping.wait(), name=f"stop {name}")
-        await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        rejoining = tasks.create_task(self._rejoining.wait(), name=f"rejoin {name}")
+        await asyncio.wait((working, stopped, rejoining), return_when=asyncio.FIRST_COMPLETED)
+        if not (working.done() or self._rejoining.is_set()):
             await asyncio.wait((working,), timeout=patience_s)
-        working.cancel()
-        stopped.cancel()
-        await asyncio.wait((working, stopped))
+        for each in (working, stopped, rejoining):
+            each.cancel()
+        await asyncio.wait((working, stopped, rejoining))
+        if self._rejoining.is_set():
+            raise BrokerError("no progress was made: its clients are made anew")
 
     async def _started(self, consumer: AIOKafkaConsumer) -> None:
         settings = self._cluster.settings
@@ -222,7 +241,6 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
             lags[place.partition] += max(0, ends[place] - reached[place])
         for number, task in tasks.items():
             lags[number] += len(task.inbox)
-            self._cluster.metrics.lag.labels(self.unit.stage.name, str(number)).set(lags[number])
         return lags
 
     def _within(self, place: TopicPartition, committed: int | None, begin: int, end: int) -> int:
@@ -242,12 +260,14 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
     def _followed(self, partition: int) -> list[str]:
         assert self._consumer is not None
         owned = self._consumer.assignment()
-        return [topic for topic in self._topics if TopicPartition(topic, partition) in owned]
+        return [topic for topic in self.topics if TopicPartition(topic, partition) in owned]
 
     async def _follow(self, consumer: AIOKafkaConsumer, tasks: asyncio.TaskGroup) -> None:
         while not self._stopping.is_set():
             if self._broken is not None:
                 raise self._broken
+            if coordination_ended(consumer):
+                raise BrokerError("the consumer follows its group no longer")
             self._start_missing(tasks)
             # Also where nothing is read: who does not fetch is taken for stuck, and leaves the group.
             with broker_errors("fetching"):
@@ -321,17 +341,9 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
             # another call may have done it, and a later assignment begun it again
             if self._running.get(number) is job:
                 del self._running[number], self.tasks[number]
-                self._forget(number)
+                self._cluster.metrics.forget(self.unit.stage.name, number)
         if running:
             self._log.info("partitions.revoked", partitions=sorted(running))
-
-    def _forget(self, partition: int) -> None:
-        """Show nothing of *partition* any more."""
-        for gauge in (self._cluster.metrics.lag, self._cluster.metrics.restore_remaining):
-            try:
-                gauge.remove(self.unit.stage.name, str(partition))
-            except KeyError:
-                continue  # there was nothing to show
 
 
 async def _is_behind(consumer: AIOKafkaConsumer, place: TopicPartition) -> bool:

@@ -13,16 +13,25 @@ __all__ = ["AdminServer"]
 
 
 class AdminServer:
-    """Serves health and metrics; *unready* tells what is not ready and why, empty when all is."""
+    """
+    Serves health and metrics; *unready* tells what is not ready and why, empty when all is.
+
+    *stuck* tells for whose sake the process has to be started anew: ``/live`` is 503 then.
+    """
 
     name = "admin"
 
     def __init__(
-        self, settings: AdminSettings, metrics: Metrics, unready: Callable[[], Mapping[str, str]]
+        self,
+        settings: AdminSettings,
+        metrics: Metrics,
+        unready: Callable[[], Mapping[str, str]],
+        stuck: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._unready = unready
+        self._stuck = stuck
         self._stopping = asyncio.Event()
         self.port = 0
 
@@ -56,7 +65,8 @@ class AdminServer:
             await runner.cleanup()
 
     async def _live(self, _: web.Request) -> web.Response:
-        return web.json_response({"live": True})
+        stuck = dict(self._stuck())
+        return web.json_response({"live": not stuck, "stuck": stuck}, status=503 if stuck else 200)
 
     async def _ready(self, _: web.Request) -> web.Response:
         unready = dict(self._unready())

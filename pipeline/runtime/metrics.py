@@ -54,7 +54,9 @@ class Metrics:
         task = ("stage", "partition")
         self.records = Counter("pipeline_records", "Input records committed", ("stage",), registry=r)
         self.outputs = Counter("pipeline_outputs", "Records written", ("topic",), registry=r)
-        self.dead_letters = Counter("pipeline_dead_letters", "Records dead-lettered", ("stage",), registry=r)
+        self.dead_letters = Counter(
+            "pipeline_dead_letters", "Records dead-lettered", ("stage", "reason"), registry=r
+        )
         self.transactions = Counter("pipeline_transactions", "Transactions committed", ("stage",), registry=r)
         self.transaction_seconds = Histogram(
             "pipeline_transaction_seconds", "Duration of a commit", ("stage",), buckets=_SECONDS, registry=r
@@ -67,14 +69,44 @@ class Metrics:
             "From the receipt of the source record to the commit of what became of it",
             r,
         )
+        self.event_delay = Gauge(
+            "pipeline_event_delay_seconds",
+            "From the event time of the newest record written to its commit",
+            ("stage",),
+            registry=r,
+        )
         self.lag = Gauge("pipeline_lag_records", "Records not yet processed", task, registry=r)
+        self.lag_seconds = Gauge(
+            "pipeline_lag_seconds", "Age of the oldest record not yet processed", task, registry=r
+        )
+        self.lag_read = Gauge(
+            "pipeline_lag_read_timestamp_seconds", "When the lag was last read", ("stage",), registry=r
+        )
+        self.inbox = Gauge(
+            "pipeline_inbox_records", "Records fetched and not yet processed", task, registry=r
+        )
+        self.store_bytes = Gauge(
+            "pipeline_store_bytes", "Size of the local store, on disk and in memory", task, registry=r
+        )
         self.restore_remaining = Gauge(
             "pipeline_restore_remaining", "Offsets still to pass", task, registry=r
+        )
+        self.standby_lag = Gauge(
+            "pipeline_standby_lag_records", "Offsets that a standby copy is behind", task, registry=r
         )
         self.rebuilds = Counter(
             "pipeline_task_rebuilds", "Sessions ended by a failure", ("stage",), registry=r
         )
         self.rebalances = Counter("pipeline_rebalances", "Assignments received", ("stage",), registry=r)
+        self.idle = Gauge(
+            "pipeline_watchdog_idle_seconds",
+            "For how long a stage with work to do stands",
+            ("stage",),
+            registry=r,
+        )
+        self.rejoins = Counter(
+            "pipeline_watchdog_rejoins", "Groups that were told to join anew", ("stage",), registry=r
+        )
         self.loop_lag = Gauge("pipeline_loop_lag_seconds", "How late the event loop runs", registry=r)
         self.webhooks = Counter(
             "pipeline_webhooks", "Webhooks by product and answer", ("product", "status"), registry=r
@@ -85,3 +117,11 @@ class Metrics:
             ("api", "operation", "outcome"),
             registry=r,
         )
+
+    def forget(self, stage: str, partition: int) -> None:
+        """Show nothing of *partition* any more: another process has it now."""
+        for gauge in (self.lag, self.lag_seconds, self.inbox, self.store_bytes, self.restore_remaining):
+            try:
+                gauge.remove(stage, str(partition))
+            except KeyError:
+                continue  # there was nothing to show

@@ -91,7 +91,7 @@ def _process(
     def unready() -> dict[str, str]:
         return {**worker.unready, **{f"tenant {name}": why for name, why in clients.disabled.items()}}
 
-    admin = AdminServer(settings.admin, cluster.metrics, unready)
+    admin = AdminServer(settings.admin, cluster.metrics, unready, lambda: worker.stuck)
     services: list[Service] = [admin] if receiver is None else [admin, receiver]
     worker = Worker(units, cluster, services)
     for name, why in clients.disabled.items():

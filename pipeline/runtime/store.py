@@ -27,6 +27,9 @@ _META = b"\0meta"
 #: Half of the changelogs' ``delete.retention.ms``: an older store may have missed tombstones.
 MAX_AGE_S = 7 * 24 * 3600
 
+#: RocksDB's properties that add up to the size of a store, in bytes.
+_SIZES = ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables")
+
 _log = structlog.get_logger(__name__)
 
 
@@ -63,6 +66,14 @@ class LocalStore:
         self._folder = folder
         self._origin = origin
         self._db: Any = None
+
+    @property
+    def size_bytes(self) -> int:
+        """How large it is on disk and in what is not written there yet; 0 where it is not open."""
+        if self._db is None:
+            return 0
+        sizes = (self._db.property_int_value(name) for name in _SIZES)
+        return sum(size or 0 for size in sizes)
 
     def open(self) -> None:
         """

@@ -13,15 +13,15 @@ from typing import Protocol
 import structlog
 
 from pipeline.effects import Unit
-from pipeline.errors import BrokerError
 from pipeline.runtime.group import Group
 from pipeline.runtime.task import Cluster
+from pipeline.runtime.watchdog import Watchdog
 
 __all__ = ["Service", "Worker"]
 
 _log = structlog.get_logger(__name__)
 
-#: How often the event loop's lag and the groups' lags are measured, in seconds.
+#: How often the event loop's lag is measured, in seconds.
 _MEASURE_S = 1.0
 
 _READY_POLL_S = 0.02
@@ -55,7 +55,7 @@ class Worker:
     def __init__(self, units: Sequence[Unit], cluster: Cluster, services: Sequence[Service] = ()) -> None:
         self.groups = {unit.stage.name: Group(unit, cluster) for unit in units}
         self.loop_lag_s = 0.0
-        self.last_lags: dict[str, int] = {}
+        self._watchdogs = {name: Watchdog(group, cluster) for name, group in self.groups.items()}
         self._cluster = cluster
         self._services = services
         self._stopping = asyncio.Event()
@@ -68,10 +68,21 @@ class Worker:
         states = {
             name: group.failed or _states(group) for name, group in self.groups.items() if not group.ready
         }
+        states |= {name: idle for name, dog in self._watchdogs.items() if (idle := dog.idle)}
         states |= {service.name: "starting" for service in self._services if not service.ready}
         if self.loop_lag_s > MAX_LOOP_LAG_S:
             states["event loop"] = f"{self.loop_lag_s:.1f} s late"
         return states
+
+    @property
+    def stuck(self) -> dict[str, str]:
+        """Stages for whose sake the process has to be started anew, and why; empty as long as it lives."""
+        return {name: dog.stuck for name, dog in self._watchdogs.items() if dog.stuck}
+
+    @property
+    def last_lags(self) -> dict[str, int | None]:
+        """Records not yet processed, by stage, as last read; None where that is not known now."""
+        return {name: dog.lag for name, dog in self._watchdogs.items()}
 
     async def until_ready(self) -> None:
         """Return when everything is ready."""
@@ -88,7 +99,8 @@ class Worker:
 
         Raises:
             ExceptionGroup: of a `TimeoutError` where the deadline of stopping passed, what was uncommitted
-                will be done again; else of what no group or service could handle.
+                will be done again; of a `Stuck` where a stage makes no progress; else of what no group or
+                service could handle.
         """
         async with asyncio.TaskGroup() as tasks:
             jobs = [
@@ -97,7 +109,7 @@ class Worker:
             serving = [tasks.create_task(one.run(), name=one.name) for one in self._services]
             measuring = [
                 tasks.create_task(self._measure_loop(), name="measure loop"),
-                tasks.create_task(self._measure_lags(), name="measure lags"),
+                *(tasks.create_task(one.run(), name=f"watch {n}") for n, one in self._watchdogs.items()),
             ]
             await self._stopping.wait()
             _log.info("worker.stopping")
@@ -127,16 +139,6 @@ class Worker:
             await asyncio.sleep(_MEASURE_S)
             self.loop_lag_s = time.monotonic() - before - _MEASURE_S
             self._cluster.metrics.loop_lag.set(self.loop_lag_s)
-
-    async def _measure_lags(self) -> None:
-        """Keep the lag gauges fresh; each group is asked by itself, so that one holds up no other."""
-        while True:
-            for name, group in self.groups.items():
-                try:
-                    self.last_lags[name] = sum((await group.lag()).values())
-                except BrokerError as error:
-                    _log.debug("lag.unknown", error=str(error))
-            await asyncio.sleep(_MEASURE_S)
 
 
 async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:

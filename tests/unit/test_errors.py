@@ -17,6 +17,7 @@ DISPOSITIONS = {
     "Rejected": Disposition.DEAD_LETTER,
     "BrokerError": Disposition.REBUILD,
     "StageFailed": Disposition.STOP,
+    "Stuck": Disposition.EXIT,
     "WebhookError": Disposition.ANSWER,
 }
 

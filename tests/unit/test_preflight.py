@@ -56,6 +56,7 @@ def test_all_problems_are_told_at_once() -> None:
             {"runtime": {"on_error": {"enrih": "stop"}}},
             "runtime.on_error: 'enrih' is unknown; did you mean enrich? Known: clock, poller, decode",
         ),
+        ({"runtime": {"watchdog_s": 60}}, "runtime.watchdog_s: must be above runtime.rebalance_timeout_ms"),
         ({"runtime": {"on_error": {"receiver": "stop"}}}, "runtime.on_error: 'receiver' is unknown"),
         ({"identity_secret": {"env": "UNSET_SECRET"}}, "identity_secret: environment variable UNSET_SECRET"),
         ({"identity_secret": {"value": preflight.DEV_IDENTITY_SECRET}}, "identity_secret: is the public one"),
