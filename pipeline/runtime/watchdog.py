@@ -1,17 +1,16 @@
 """
 Alive means progressing: looks at each stage's positions and lag, and does something where they stand.
 
-A stage stands still where a partition has work to do, or nobody can tell whether it has, and its
-position does not move for ``runtime.watchdog_s``. Then its group joins anew with fresh clients. Where it
-still stands after as long again, one more fresh client is asked: if Kafka answers that one, this process
-is at fault, and ends with `Stuck` to be started anew; if it does not, Kafka is away, which no restart
-mends: the process goes on (its receiver puts senders off), and joins anew once more.
+A stage stands where a partition has work to do, or nobody can tell whether it has, and its position does
+not move for ``runtime.watchdog_s``. Then a fresh client asks Kafka. If it does not answer it is away, which
+nothing done here mends: clients come back by themselves, and the receiver puts senders off meanwhile. If
+it answers, the stage's group joins anew with fresh clients; and where that has not helped after as long
+again, this process is at fault, and ends with `Stuck` to be started anew.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from enum import Enum
 from typing import final
 
 import msgspec
@@ -22,7 +21,7 @@ from pipeline.runtime.group import Group
 from pipeline.runtime.reader import reading
 from pipeline.runtime.task import Cluster, Task
 
-__all__ = ["Patience", "Place", "Seen", "Verdict", "Watchdog"]
+__all__ = ["Patience", "Place", "Seen", "Watchdog"]
 
 #: How often each stage is looked at, in seconds.
 LOOK_S = 1.0
@@ -54,14 +53,6 @@ class Seen(msgspec.Struct, frozen=True):
     waiting: frozenset[int] | None
 
 
-class Verdict(Enum):
-    """What to do about a stage."""
-
-    FINE = "fine"
-    REJOIN = "rejoin"
-    DOUBT = "doubt"  #: joined anew in vain: is it Kafka or this process?
-
-
 class _Standing:
     """One partition: where it is, and since when."""
 
@@ -88,21 +79,21 @@ class Patience:
         self._clock = clock
         self._standing: dict[int, _Standing] = {}
         self._assigned_at = self._judged_at = clock()
-        self._rejoined = False
 
-    def look(self, seen: Seen) -> Verdict:
-        """Take *seen* into account."""
+    @property
+    def spent(self) -> bool:
+        """Whether it stands for longer than it may."""
+        return self.idle_s > self._limit_s
+
+    def look(self, seen: Seen) -> bool:
+        """Take *seen* into account; whether something is to be done, which is then given as long to help."""
         now = self._clock()
         since = self._since(seen, now)
         self.idle_s = now - since
-        if self.idle_s <= self._limit_s:
-            self._rejoined = False
-            return Verdict.FINE
-        if now - max(since, self._judged_at) <= self._limit_s:
-            return Verdict.FINE
-        self._judged_at = now
-        again, self._rejoined = self._rejoined, True
-        return Verdict.DOUBT if again else Verdict.REJOIN
+        due = now - max(since, self._judged_at) > self._limit_s
+        if due:
+            self._judged_at = now
+        return due
 
     def _since(self, seen: Seen, now: float) -> float:
         """Since when the partition stands that stands longest, or nothing is assigned."""
@@ -129,12 +120,13 @@ class Watchdog:
         self._patience = Patience(cluster.settings.watchdog_s)
         self._lags: dict[int, int] | None = None
         self._read_at = 0.0
+        self._rejoined = False  # since it stands, though Kafka answered
         self._oldest_ms: dict[int, int] = {}
 
     @property
     def idle(self) -> str | None:
         """Says that the stage stands, where it does so for longer than it may."""
-        if self._patience.idle_s <= self._cluster.settings.watchdog_s:
+        if not self._patience.spent:
             return None
         return f"no progress for {self._patience.idle_s:.0f} s"
 
@@ -147,7 +139,9 @@ class Watchdog:
         """
         while self._group.failed is None:
             await self._measure()
-            await self._act(self._patience.look(self._seen()))
+            if self._patience.look(self._seen()):
+                await self._act()
+            self._rejoined = self._rejoined and self._patience.spent
             self._cluster.metrics.idle.labels(self._stage).set(self._patience.idle_s)
             await asyncio.sleep(LOOK_S)
 
@@ -196,17 +190,20 @@ class Watchdog:
         busy = (n for n, task in tasks.items() if task.state != "working" or self._lags.get(n, 0))
         return Seen(places, frozenset(busy))
 
-    async def _act(self, verdict: Verdict) -> None:
-        if verdict is Verdict.FINE:
+    async def _act(self) -> None:
+        idle_s = round(self._patience.idle_s)
+        if not await self._kafka_answers():
+            self._rejoined = False  # whatever was tried before, Kafka's absence has undone it
             return
-        if verdict is Verdict.DOUBT and await self._kafka_answers():
+        if self._rejoined:
             self.stuck = (
-                f"{self._stage} made no progress for {self._patience.idle_s:.0f} s, with fresh clients "
-                "neither, though Kafka answers: this process ends, to be started anew"
+                f"{self._stage} made no progress for {idle_s} s, with fresh clients neither, "
+                "though Kafka answers: this process ends, to be started anew"
             )
             raise Stuck(self.stuck)
+        _log.error("stage.stuck", stage=self._stage, idle_s=idle_s)
         self._cluster.metrics.rejoins.labels(self._stage).inc()
-        _log.error("stage.stuck", stage=self._stage, idle_s=round(self._patience.idle_s))
+        self._rejoined = True
         self._group.rejoin()
 
     async def _kafka_answers(self) -> bool:
@@ -217,7 +214,8 @@ class Watchdog:
                 async with reading(cluster.connection, self._group.topics, cluster.partitions) as reader:
                     await reader.ends()
         except (BrokerError, TimeoutError) as error:
-            _log.warning("kafka.away", stage=self._stage, error=str(error))
+            idle_s = round(self._patience.idle_s)
+            _log.warning("kafka.away", stage=self._stage, idle_s=idle_s, error=str(error))
             return False
         return True
 
