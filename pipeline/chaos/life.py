@@ -153,7 +153,7 @@ async def _summary(run: Run, partitions: int) -> dict[str, Any]:
         "seed": scene.options.seed,
         "minutes": scene.options.minutes,
         "seconds": _since(run),
-        "faults": dict(sorted(run.struck.items())),
+        "faults": {str(kind): count for kind, count in sorted(run.struck.items())},
         "faults_struck": run.struck.total(),
         "faults_missed": run.missed.total(),
         **await _counts(run),

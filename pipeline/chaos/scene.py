@@ -6,6 +6,7 @@ so that a few minutes hold many failures and recoveries.
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -30,13 +31,12 @@ from pipeline.runtime.reader import warmed
 from pipeline.settings import Settings, load
 from pipeline.topics import load as load_topics
 
-__all__ = ["Options", "Scene", "opened"]
+__all__ = ["Options", "Scene", "make_topics", "opened"]
 
 #: What takes in; the rest of `pipeline run` is shared by the workers.
 _INGEST: Final = frozenset({"receiver", "poller", "clock"})
 
-#: What the processes are told beside the sandbox's settings. Requests to an API that is late are given up
-#: before `API_LATE_S`; a broker or process that is away for longer than the session or a request is missed.
+#: What the processes are told beside the sandbox's settings: to miss sooner what is away or late.
 _TOLD: Final = {
     "PIPELINE_RUNTIME__SESSION_TIMEOUT_MS": "6000",
     "PIPELINE_RUNTIME__HEARTBEAT_INTERVAL_MS": "1000",
@@ -165,7 +165,7 @@ def _processes(folder: Path, settings: Path, servers: str, receiver_port: int) -
     shared = ",".join(name for name in preflight.NAMES if name not in _INGEST)
     told = {**_TOLD, "PIPELINE_KAFKA__BOOTSTRAP_SERVERS": servers}
     ingest, *workers = PROCESSES
-    command = ("run", "--json", "--settings", str(settings), "--only")
+    command = (sys.executable, "-m", "pipeline", "run", "--json", "--settings", str(settings), "--only")
     return {
         ingest: Supervised(
             ingest,

@@ -34,22 +34,20 @@ _LINE_BYTES: Final = 2**20
 
 class Supervised:
     """
-    `pipeline` with *arguments*, again and again; its log goes into *folder*, its stores into a folder there.
+    *command*, again and again; its log goes into *folder*, and its stores into ``state``, a folder there.
 
-    ``exits`` counts its ends by exit code, negative for a signal; ``lives`` how often it was started.
+    ``exits`` counts its ends by exit code, negative for a signal; ``told`` is the last line of JSON that it
+    printed in the life that it lives now, empty before it is ready.
     """
 
-    def __init__(
-        self, name: str, folder: Path, arguments: Sequence[str], variables: Mapping[str, str]
-    ) -> None:
+    def __init__(self, name: str, folder: Path, command: Sequence[str], variables: Mapping[str, str]) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         self.state = folder / name
         self.exits: Counter[int] = Counter()
-        self.lives = 0
-        self.told: dict[str, str] = {}  #: what it said when it was ready; empty before
+        self.told: dict[str, str] = {}
         self._pid_file = folder / f"{name}.pid"
-        self._arguments = tuple(arguments)
+        self._command = tuple(command)
         self._variables = {**variables, "PIPELINE_RUNTIME__STATE_DIR": str(self.state)}
         self._losing_disk = False
         self._guard: asyncio.subprocess.Process | None = None
@@ -94,7 +92,7 @@ class Supervised:
             program = (sys.executable, "-I", "-S", broker_guard.__file__, str(pid_file.fileno()), "-")
             guard = await asyncio.create_subprocess_exec(
                 *program,
-                *(sys.executable, "-m", "pipeline", *self._arguments),
+                *self._command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
@@ -103,7 +101,6 @@ class Supervised:
                 start_new_session=True,
                 limit=_LINE_BYTES,
             )
-        self.lives += 1
         self._guard = guard
         try:
             await self._listened(guard)
