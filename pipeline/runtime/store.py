@@ -7,25 +7,53 @@ the truth: a store that is too old, of another cluster, application or state ver
 wiped and restored in full.
 """
 
+import asyncio
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
-from rocksdict import Options, Rdict, WriteBatch
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    WriteBatch,
+    WriteBufferManager,
+    WriteOptions,
+)
 
 from pipeline.errors import BrokerError
 
-__all__ = ["LocalStore", "Origin", "StoreError"]
+__all__ = ["DiskError", "LocalStore", "Origin", "StoreError", "off_loop"]
+
+T = TypeVar("T")
 
 _META = b"\0meta"
 
 #: Half of the changelogs' ``delete.retention.ms``: an older store may have missed tombstones.
 MAX_AGE_S = 7 * 24 * 3600
+
+#: Memory of all stores of a process together, in MB, unless the settings say otherwise.
+MEMORY_MB = 128
+
+#: Bytes after which a store's written entries go from memory to a file.
+_WRITE_BUFFER_BYTES = 16 * 1024 * 1024
+
+#: Memory that a store takes at once for what is written to it: small, since a process has hundreds.
+_ARENA_BYTES = 64 * 1024
+
+#: Disk that a store takes at once for its logs.
+_PREALLOCATED_BYTES = 256 * 1024
+
+#: A key that is not there is known by so many bits, without reading a block.
+_FILTER_BITS = 10.0
 
 #: RocksDB's properties that add up to the size of a store, in bytes.
 _SIZES = ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables")
@@ -50,7 +78,20 @@ class _Meta(msgspec.Struct, frozen=True):
 
 
 class StoreError(BrokerError):
-    """The local copy cannot be used; ``LocalStore.wipe`` and restoring from the changelog mend it."""
+    """The local copy cannot be used; ``LocalStore.condemn`` and restoring from the changelog mend it."""
+
+
+class DiskError(BrokerError):
+    """The folder of the stores is full or cannot be written; what is in it is as good as before."""
+
+
+async def off_loop(work: Callable[[], T]) -> T:
+    """Do *work* in a thread; also when cancelled, return only when it has ended."""
+    job = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(job)
+    finally:
+        await asyncio.wait((job,))
 
 
 class LocalStore:
@@ -58,14 +99,19 @@ class LocalStore:
     The committed entries of one task; implements `pipeline.runtime.state.Backend`.
 
     Nothing is in it before ``open``. ``offsets`` is changelog topic -> next offset, as far as the
-    entries reach.
+    entries reach. ``open``, ``wipe``, ``flush`` and ``close`` can take long: do them `off_loop`.
+    *memory_mb* is shared by all stores of the process that name the same number.
     """
 
-    def __init__(self, folder: Path, origin: Origin) -> None:
+    def __init__(self, folder: Path, origin: Origin, memory_mb: int = MEMORY_MB) -> None:
         self.offsets: dict[str, int] = {}
+        self.origin = origin
         self._folder = folder
-        self._origin = origin
+        self._memory_mb = memory_mb
         self._db: Any = None
+        self._condemned = ""  # why everything is to be discarded
+        self._unsure = False  # a write failed: RocksDB may refuse all others until it is opened again
+        self._unflushed = False
 
     @property
     def size_bytes(self) -> int:
@@ -75,15 +121,26 @@ class LocalStore:
         sizes = (self._db.property_int_value(name) for name in _SIZES)
         return sum(size or 0 for size in sizes)
 
+    @property
+    def kept(self) -> bool:
+        """Whether there is anything on the disk."""
+        return self._folder.exists()
+
     def open(self) -> None:
         """
         Take the folder and what it holds; nothing if that is done.
 
         Raises:
+            DiskError: the folder cannot be written.
             BrokerError: another process holds the folder; try again later.
         """
+        if self._condemned:
+            self.wipe(self._condemned)
+        if self._unsure:
+            self.close()
         if self._db is None:
             self._db = self._opened()
+            self._unsure = False
             self.offsets = self._kept_offsets()
 
     def get(self, key: bytes) -> bytes | None:
@@ -98,7 +155,7 @@ class LocalStore:
         try:
             value: bytes | None = self._db.get(key)
         except Exception as error:
-            raise _damaged(error) from error
+            raise self._cause(error) from error
         return value
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -110,7 +167,7 @@ class LocalStore:
         """
         if self._db is None:
             return [None] * len(keys)
-        with _damage():
+        with self._mapped():
             values: list[bytes | None] = self._db.get(list(keys))
         return values
 
@@ -123,8 +180,10 @@ class LocalStore:
         """
         if self._db is None:
             return iter(())
-        with _damage():
-            return _until(self._db.items(from_key=start), end)
+        with self._mapped():
+            found = self._db.iter()
+            found.seek(start)
+        return self._until(found, end)
 
     def apply(self, entries: Iterable[tuple[bytes, bytes | None]], offsets: Mapping[str, int]) -> None:
         """
@@ -132,44 +191,99 @@ class LocalStore:
 
         Raises:
             StoreError: nothing was written.
+            DiskError: likewise; the folder is full or cannot be written.
         """
-        batch = WriteBatch(raw_mode=True)
-        for key, value in entries:
-            if value is None:
-                batch.delete(key)
-            else:
-                batch.put(key, value)
-        reached = {**self.offsets, **offsets}
-        batch.put(_META, msgspec.msgpack.encode(_Meta(self._origin, time.time(), reached)))
-        with _damage():
-            self._db.write(batch)
-        self.offsets = reached
+        if self._unflushed:
+            self.flush()  # what is logged may not stand on what is not
+        self._write(entries, offsets, None)
+
+    def load(self, entries: Iterable[tuple[bytes, bytes | None]], offsets: Mapping[str, int]) -> bool:
+        """
+        As ``apply``, but faster, without ever waiting for the disk, and without a log: after a crash the
+        store is what it was at some call before. ``flush`` ends a series of calls.
+
+        Returns:
+            False if the disk does not keep up, and nothing was written: try again a moment later.
+        """
+        self._unflushed = True
+        try:
+            self._write(entries, offsets, _LOADING)
+        except StoreError as error:
+            if _is_stalled(error):
+                return False
+            raise
+        return True
+
+    def flush(self) -> None:
+        """Bring what was loaded to the disk."""
+        with self._mapped():
+            self._db.flush()
+        self._unflushed = False
+
+    def condemn(self, reason: str) -> None:
+        """Discard everything at the next ``open``, because of *reason*."""
+        self._condemned = reason
 
     def wipe(self, reason: str) -> None:
         """Discard everything, because of *reason*; the store stays open."""
-        _log.warning("store.wiped", stage=self._origin.stage, partition=self._origin.partition, reason=reason)
+        _log.warning("store.wiped", stage=self.origin.stage, partition=self.origin.partition, reason=reason)
         self.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._db = self._opened()
-        self.offsets = {}
+        self._condemned, self._unsure, self.offsets = "", False, {}
 
     def close(self) -> None:
         """Release the folder; what is read afterwards is empty."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        db, self._db = self._db, None
+        if db is None:
+            return
+        try:
+            db.close()
+        except Exception as error:  # noqa: BLE001 - a full disk: what was not written is in the changelog
+            _log.warning("store.closed_badly", stage=self.origin.stage, error=str(self._cause(error)))
+        self._unflushed = False
+
+    def _write(
+        self,
+        entries: Iterable[tuple[bytes, bytes | None]],
+        offsets: Mapping[str, int],
+        options: WriteOptions | None,
+    ) -> None:
+        batch = WriteBatch(raw_mode=True)
+        put, delete = batch.put, batch.delete
+        for key, value in entries:
+            if value is None:
+                delete(key)
+            else:
+                put(key, value)
+        reached = {**self.offsets, **offsets}
+        put(_META, msgspec.msgpack.encode(_Meta(self.origin, time.time(), reached)))
+        try:
+            self._db.write(batch, options)
+        except Exception as error:
+            cause = self._cause(error)
+            self._unsure = not _is_stalled(cause)
+            raise cause from error
+        self.offsets = reached
 
     def _opened(self) -> Any:
-        self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            return Rdict(str(self._folder), options=_options())
-        except Exception as error:
-            if "lock" in str(error).lower():
-                raise BrokerError(f"store {self._folder} is in use by another process") from error
-            _log.warning("store.discarded", stage=self._origin.stage, error=str(error)[:200])
-            shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(parents=True, exist_ok=True)
-            return Rdict(str(self._folder), options=_options())
+        except OSError as error:
+            raise self._disk_error(error) from error
+        try:
+            return self._rocksdb()
+        except StoreError as error:
+            _log.warning(
+                "store.discarded", stage=self.origin.stage, partition=self.origin.partition, reason=str(error)
+            )
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._rocksdb()
+
+    def _rocksdb(self) -> Any:
+        with self._mapped():
+            return Rdict(str(self._folder), options=_options(self._memory_mb))
 
     def _kept_offsets(self) -> dict[str, int]:
         try:
@@ -179,7 +293,7 @@ class LocalStore:
             meta = msgspec.msgpack.decode(kept, type=_Meta)
         except (StoreError, msgspec.DecodeError):
             return self._worthless("unreadable")
-        if meta.origin != self._origin:
+        if meta.origin != self.origin:
             return self._worthless("of another cluster, application or state version")
         if time.time() - meta.written_at_s > MAX_AGE_S:
             return self._worthless("too old")
@@ -192,33 +306,82 @@ class LocalStore:
         self.wipe(reason)
         return {}
 
+    def _until(self, found: Any, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        valid, key_of, value_of, move = found.valid, found.key, found.value, found.next
+        with self._mapped():
+            while valid():
+                key = key_of()
+                if key >= end:
+                    return
+                yield key, value_of()
+                move()
+            found.status()  # it also ends at a block that cannot be read
 
-@contextmanager
-def _damage() -> Iterator[None]:
-    """Turn what RocksDB raises, which has no common type, into `StoreError`."""
-    try:
-        yield
-    except Exception as error:
-        raise _damaged(error) from error
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """Turn what RocksDB raises, which has no common type, into errors of ours."""
+        try:
+            yield
+        except Exception as error:
+            raise self._cause(error) from error
+
+    def _cause(self, error: Exception) -> BrokerError:
+        text = str(error)
+        if not text.startswith("IO error") or "No such file" in text:
+            return StoreError(f"the local store failed: {text[:200]}")
+        if "/LOCK" in text:
+            return BrokerError(f"store {self._folder} is in use by another process")
+        return self._disk_error(error)
+
+    def _disk_error(self, error: Exception) -> DiskError:
+        return DiskError(
+            f"cannot write to {self._folder}: {str(error)[:200]};"
+            " make room there, or set runtime.state_dir to another folder"
+        )
 
 
-def _damaged(error: Exception) -> StoreError:
-    return StoreError(f"the local store failed: {str(error)[:200]}")
+def _is_stalled(error: Exception) -> bool:
+    """Whether RocksDB would have waited for the disk, and was told not to."""
+    return "Write stall" in str(error)
 
 
-def _until(items: Iterator[tuple[bytes, bytes]], end: bytes) -> Iterator[tuple[bytes, bytes]]:
-    with _damage():
-        for key, value in items:
-            if key >= end:
-                return
-            yield key, value
+def _loading() -> WriteOptions:
+    options = WriteOptions()
+    options.disable_wal = True  # type: ignore[method-assign,assignment] # an attribute, whatever its stub says
+    options.no_slowdown = True
+    return options
 
 
-def _options() -> Options:
+_LOADING = _loading()
+
+
+@cache
+def _memory(megabytes: int) -> tuple[Cache, WriteBufferManager]:
+    """What all stores share: blocks read, and of those at most the half for what is to be written."""
+    size = megabytes * 1024 * 1024
+    blocks = Cache(size)
+    return blocks, WriteBufferManager.new_write_buffer_manager_with_cache(size // 2, False, blocks)
+
+
+def _options(memory_mb: int) -> Options:
+    blocks, written = _memory(memory_mb)
+    tables = BlockBasedOptions()
+    tables.set_block_cache(blocks)
+    tables.set_cache_index_and_filter_blocks(True)
+    tables.set_bloom_filter(_FILTER_BITS, False)
+    tables.set_format_version(5)
     options = Options(raw_mode=True)
     options.create_if_missing(True)
-    options.set_write_buffer_size(16 * 1024 * 1024)
-    options.set_max_write_buffer_number(2)
+    options.set_block_based_table_factory(tables)
+    options.set_write_buffer_manager(written)
+    options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
+    options.set_arena_block_size(_ARENA_BYTES)
+    options.set_max_write_buffer_number(4)
+    options.set_max_total_wal_size(_PREALLOCATED_BYTES)
+    options.set_manifest_preallocation_size(_PREALLOCATED_BYTES)
+    options.set_compression_type(DBCompressionType.lz4())
     options.set_keep_log_file_num(1)
-    options.set_max_open_files(256)
+    options.set_stats_dump_period_sec(0)
+    options.set_skip_stats_update_on_db_open(True)
+    options.set_max_open_files(64)
     return options
