@@ -7,6 +7,7 @@ integer milliseconds since 1970.
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NewType
 
 __all__ = ["Time", "from_ms", "parse", "to_datetime", "to_ms"]
@@ -30,7 +31,14 @@ def from_ms(milliseconds: int) -> Time:
     Raises:
         OverflowError: its year is not from 1 to 9999.
     """
-    return _written(_EPOCH + timedelta(milliseconds=milliseconds))
+    seconds, rest = divmod(milliseconds, 1000)
+    return Time(f"{_second(seconds)}{rest:03d}Z")
+
+
+@lru_cache(maxsize=4_096)
+def _second(seconds: int) -> str:
+    """What the instants of one second begin with; those of a stream are close to each other."""
+    return _written(_EPOCH + timedelta(seconds=seconds))[:20]
 
 
 def to_ms(time: Time) -> int:

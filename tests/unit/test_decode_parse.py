@@ -1,5 +1,6 @@
 """How decode reads single values."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import RecordError
+from pipeline.instants import parse as parse_instant
 from pipeline.stages.decode import parse
 
 
@@ -66,12 +68,29 @@ def test_times_are_normalised(value: str | int | None, time: str | None) -> None
 
 
 @pytest.mark.parametrize(
-    "value", ["yesterday", "2030-13-01T00:00:00Z", "1969-12-31T23:59:59Z", 1e300, "0001-01-01T00:00:00Z"]
+    "value",
+    [
+        "yesterday",
+        "2030-13-01T00:00:00Z",
+        "2030-02-30T00:00:00.000Z",
+        "2030-01-01T24:00:00.000Z",
+        "1969-12-31T23:59:59.999Z",
+        "2200-01-01T00:00:00.000Z",
+        1e300,
+        "0001-01-01T00:00:00Z",
+    ],
 )
 def test_what_is_no_time_is_refused_by_name(value: str | float) -> None:
     """Nonsense, and times that nobody means, are told by the field's name."""
     with pytest.raises(RecordError, match=r"^created\.at: is"):
         parse.as_time(value, "created.at")
+
+
+@given(st.datetimes(datetime(1970, 1, 1), datetime(2199, 12, 31), timezones=st.just(UTC)))  # noqa: DTZ001 - naive bounds are asked for
+def test_a_time_in_our_own_form_stays_as_it_is(moment: datetime) -> None:
+    """On every day that there is, the 29th to the 31st among them."""
+    time = parse_instant(moment.isoformat())
+    assert parse.as_time(time, "at") == time
 
 
 @pytest.mark.parametrize(("value", "count"), [(2, 2), (2.0, 2), ("2", 2), (None, None), ("", None)])

@@ -6,31 +6,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import RecordError
+from pipeline.identity import resource_name
 from pipeline.stages.decode import facts
 from pipeline.stages.decode.stores import SEEN, SNAPSHOTS
-from tests.unit.decode_records import ADA, ADA_KEY, NOON, Task, at, hook, moment, sakari_message
+from tests.unit.decode_records import ACCOUNT, ADA, ADA_KEY, NOON, Task, at, hook, moment, sakari_message
 
 
 def seen(task: Task) -> list[str]:
-    """All keys of seen facts."""
+    """The keys of all resources whose facts were seen."""
     return [key for key, _ in task.layers.scan(SEEN, "", "~", limit=100_000)]
 
 
-def test_a_seen_fact_takes_about_forty_bytes() -> None:
-    """A day and sixteen bytes of the id, in text that sorts by day."""
-    key = facts.seen_key("ab" * 32, facts.day_of(NOON))
-    assert key == "21924q6urq6urq6urq6urq6urqw"
-    assert len(key) == 27
+def test_what_was_seen_of_a_message_is_one_small_entry() -> None:
+    """Its key is the message's day and sixteen bytes, which sort by day; its value the kinds of its facts."""
+    task = Task()
+    task.take(hook("message-sent", sakari_message(status="queued")))
+    task.take(hook("message-status", sakari_message()))
+    ((key, kinds),) = task.layers.scan(SEEN, "", "~")
+    assert key == facts.seen_key(resource_name("sakari", ACCOUNT, "message", "m1"), at(10))
+    assert (key[:5], len(key)) == ("21924", 27)
+    assert kinds == ("sent", "status:queued", "priced:1:0.0079", "status:delivered")
 
 
-@given(
-    st.text("0123456789abcdef", min_size=64, max_size=64),
-    st.text("0123456789abcdef", min_size=64, max_size=64),
-)
-def test_different_facts_have_different_keys(one: str, other: str) -> None:
-    """Sixteen bytes tell them apart."""
-    same = facts.seen_key(one, 1) == facts.seen_key(other, 1)
-    assert same == (one[:32] == other[:32])
+@given(st.text(), st.text())
+def test_different_resources_have_different_keys(one: str, other: str) -> None:
+    """Sixteen bytes of a hash tell them apart."""
+    assert (facts.seen_key(one, NOON) == facts.seen_key(other, NOON)) == (one == other)
 
 
 def test_old_days_are_dropped_and_young_ones_kept() -> None:
@@ -40,16 +41,16 @@ def test_old_days_are_dropped_and_young_ones_kept() -> None:
     young = sakari_message(id="young", created=moment(at(11)))
     task.take(hook("message-sent", young))
     task.tick("2030-02-24T00:00:00.000Z")
-    assert len(seen(task)) == 6
+    assert len(seen(task)) == 2
     task.tick("2030-02-25T00:00:00.000Z")
-    assert len(seen(task)) == 3
+    assert len(seen(task)) == 1
     assert task.take(hook("message-sent", young)).emit == ()
 
 
 def test_many_are_dropped_in_chunks() -> None:
     """No call deletes more than 500, and all are gone in the end."""
     task = Task()
-    for number in range(400):
+    for number in range(1_200):
         task.take(hook("message-sent", sakari_message(id=f"m{number}")))
     task.tick("2030-06-01T00:00:00.000Z")
     assert seen(task) == []

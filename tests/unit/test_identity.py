@@ -2,12 +2,13 @@
 
 import hashlib
 import hmac
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.identity import Identity, _e164, e164, fact_id, native_key, unreadable_key
+from pipeline.identity import Identity, _e164, e164, fact_id, native_key, quoted, unreadable_key
 
 SECRET = b"an identity secret of the tests"
 IDENTITY = Identity(SECRET)
@@ -92,6 +93,11 @@ class TestFactIds:
     def test_different_facts_have_different_ids(self, one: list[str], other: list[str]) -> None:
         """Separators within a part cannot make two facts one."""
         assert (fact_id(*one) == fact_id(*other)) == (one == other)
+
+    @given(st.text())
+    def test_parts_are_percent_encoded(self, part: str) -> None:
+        """As `urllib.parse.quote` does it, only quicker where nothing is to be done."""
+        assert quoted(part) == quote(part, safe="")
 
 
 class TestNumbers:

@@ -9,7 +9,7 @@ State    ``keys``       native key -> contact key: the first one wins, only cont
          ``contacts``   native key -> the contact, and from when each of its fields is
          ``resources``  topic | table key -> digest and order of tags, users, accounts
          ``snapshots``  day, table key -> digest of a statistics snapshot, ``seen_days`` long
-         ``seen``       day, fact id -> True: about 40 bytes a fact, ``seen_days`` long
+         ``seen``       day, resource -> the kinds of its facts that were told, ``seen_days`` long
          ``marks``      up to which day ``seen`` and ``snapshots`` were dropped
 Time     facts carry their own; a contact's records are ordered by ``updated.at``, else by arrival or
          the start of their scan; ``now`` serves to forget what is older than ``seen_days`` only

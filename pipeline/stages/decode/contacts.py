@@ -10,10 +10,14 @@ after it was last removed.
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
+from msgspec import UnsetType
+
 from pipeline.events import ContactMoved, SakariContact, UsersContact, UsersContactMoved
 from pipeline.identity import fact_id
 from pipeline.instants import Time
 from pipeline.stages.decode.intake import Intake, table_key
+from pipeline.stages.decode.parse import Id
+from pipeline.stages.decode.sakari_wire import Mobile, number_of
 from pipeline.stages.decode.stores import CONTACTS, KEYS, Registers
 
 __all__ = ["WEAK", "News", "alive_at", "contact_key", "is_gone", "merged", "settle", "stamp", "tell_moved"]
@@ -65,7 +69,7 @@ def merged(registers: Registers, names: Collection[str], news: News) -> tuple[Re
     return Registers(registers.stamp, registers.older | dict.fromkeys(won, new), alive), won
 
 
-def contact_key(intake: Intake, native: str, number: str | int | None, country: str | None) -> str:
+def contact_key(intake: Intake, native: str, number: Mobile | Id | UnsetType) -> str:
     """
     The contact key for what is no contact record: the stored one, else the payload's mobile's, else *native*.
 
@@ -74,7 +78,7 @@ def contact_key(intake: Intake, native: str, number: str | int | None, country: 
     stored: str | None = intake.get(KEYS, native)
     if stored is not None and stored != native:
         return stored
-    mobile = intake.mobile(number, country)
+    mobile = intake.mobile(*number_of(number))
     key = intake.keys.contact(intake.tenant, mobile) if mobile else native
     if stored is None:
         intake.put(KEYS, native, key)

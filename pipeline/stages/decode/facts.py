@@ -1,15 +1,18 @@
 """
 Recognise facts that were seen, for as many days as the settings say, and forget older ones.
 
-One store entry a fact, about 40 bytes: the day of its resource's immutable ``created.at`` (else of its
-``occurred_at``) and 16 bytes of its id. So one lookup answers, and a day is dropped as one range.
+One store entry a resource, about 20 bytes for each of its facts. Its key is the day of the resource's
+immutable ``created.at`` (else of the facts' ``occurred_at``) and 16 bytes of the hash of its name, its
+value the kinds of the facts that were seen. So one lookup answers for all that a record implies, and a
+day is dropped as one range.
 
 Reach: a fact whose day lies further back than ``seen_days`` is emitted, and remembered until the next
 drop, at the next midnight (UTC) that the clock ticks past. Within the reach nothing counts twice;
 history beyond it is rebuilt by a replay of its own, as the design says.
 """
 
-from base64 import urlsafe_b64encode
+import hashlib
+from binascii import b2a_base64
 from datetime import date
 from functools import lru_cache
 from typing import Any
@@ -24,6 +27,7 @@ __all__ = ["day_of", "drop", "seen_key", "tick"]
 _CHUNK = 500
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _DROPPED = "dropped"
+_URL_SAFE, _PADDING = bytes.maketrans(b"+/", b"-_"), b"=\n"
 #: What is dropped by day: name of the cursor's job -> store
 _BY_DAY: dict[str, Store[Any]] = {"seen": SEEN, "snapshots": SNAPSHOTS}
 
@@ -38,9 +42,15 @@ def _day(text: str) -> int:
     return date.fromisoformat(text).toordinal() - _EPOCH_ORDINAL
 
 
-def seen_key(fact_id: str, day: int) -> str:
-    """Where the store says whether the fact of this id and day was seen."""
-    return f"{day:05d}{urlsafe_b64encode(bytes.fromhex(fact_id[:32]))[:22].decode()}"
+def seen_key(name: str, time: Time) -> str:
+    """Where the store says which facts of the resource of this name were seen, on the day of *time*."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return _day_text(time[:10]) + b2a_base64(digest[:16]).translate(_URL_SAFE, _PADDING).decode()
+
+
+@lru_cache(maxsize=4_096)
+def _day_text(date: str) -> str:
+    return f"{_day(date):05d}"
 
 
 def tick(read: Stores, at: Time, seen_days: int) -> Outcome:

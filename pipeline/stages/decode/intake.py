@@ -1,18 +1,18 @@
 """One received record on its way through the stage: what is known of it, and what comes of it."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
 from pipeline.errors import RecordError
 from pipeline.events import Received
-from pipeline.identity import Identity, e164
+from pipeline.identity import Identity, e164, fact_id_of, quoted
 from pipeline.instants import Time, from_ms
 from pipeline.stage import Emit, Event, Outcome, Put, Store, Stores, Write
 from pipeline.stages.decode.config import TenantConfig
-from pipeline.stages.decode.facts import day_of, seen_key
+from pipeline.stages.decode.facts import seen_key
 from pipeline.stages.decode.stores import SEEN
 
 __all__ = ["Intake", "Keys", "table_key"]
@@ -38,7 +38,18 @@ class Intake:
     Nothing outside is changed: ``outcome`` hands over what the stage returns.
     """
 
-    __slots__ = ("_emits", "_read", "_writes", "account", "event", "keys", "record", "tenant", "terms")
+    __slots__ = (
+        "_emits",
+        "_read",
+        "_seen",
+        "_writes",
+        "account",
+        "event",
+        "keys",
+        "record",
+        "tenant",
+        "terms",
+    )
 
     def __init__(self, read: Stores, event: Event[Received], terms: TenantConfig, keys: Keys) -> None:
         self.event = event
@@ -48,6 +59,7 @@ class Intake:
         self.terms = terms
         self.keys = keys
         self._read = read
+        self._seen: dict[str, tuple[str, ...]] = {}
         self._writes: list[Write] = []
         self._emits: list[Emit] = []
 
@@ -108,20 +120,23 @@ class Intake:
         """Write a table record; None is a tombstone."""
         self._emits.append(Emit(topic, key, value, "", Time(occurred_at or "")))
 
-    def first(self, fact_id: str, immutable_time: Time) -> bool:
-        """Whether *fact_id* was not seen before; from now on it was."""
-        key = seen_key(fact_id, day_of(immutable_time))
-        if self._read.get(SEEN, key) is not None:
-            return False
-        self._writes.append(Put(SEEN, key, True))
-        return True
+    def news(self, name: str, immutable_time: Time, kinds: Iterable[str]) -> list[str]:
+        """
+        Those of *kinds* of facts that were not seen before of the resource *name*; from now on they were.
 
-    def fact(
-        self, topic: str, key: str, value: Any, fact_id: str, immutable_time: Time | None = None
-    ) -> None:
-        """Write a fact unless it was seen; *immutable_time* is its resource's, if that has one."""
-        if self.first(fact_id, immutable_time or value.occurred_at):
-            self._emits.append(Emit(topic, key, value, fact_id, value.occurred_at))
+        *name* is its `resource_name`, *immutable_time* one that all its records tell alike.
+        """
+        place = seen_key(name, immutable_time)
+        seen = self._seen.get(place) or self._read.get(SEEN, place) or ()
+        new = [kind for kind in kinds if kind not in seen]
+        if new:
+            self._seen[place] = (*seen, *new)
+        return new
+
+    def fact(self, topic: str, key: str, value: Any, name: str, kind: str) -> None:
+        """Write the fact *kind* of the resource *name*, which tells no immutable time, unless it was seen."""
+        if self.news(name, value.occurred_at, (kind,)):
+            self.tell(topic, key, value, fact_id_of(name, kind))
 
     def tell(self, topic: str, key: str, value: Any, fact_id: str) -> None:
         """Write a fact that is known to be new."""
@@ -129,9 +144,10 @@ class Intake:
 
     def outcome(self) -> Outcome:
         """All that comes of the record."""
-        return Outcome(writes=tuple(self._writes), emit=tuple(self._emits))
+        seen = [Put(SEEN, place, kinds) for place, kinds in self._seen.items()]
+        return Outcome((*self._writes, *seen), tuple(self._emits))
 
 
 def table_key(contact_key: str, native_id: str) -> str:
     """The key of one native contact in its table."""
-    return f"{contact_key}|{quote(native_id, safe='')}"
+    return f"{contact_key}|{quoted(native_id)}"

@@ -8,6 +8,8 @@ A conversation: ``started:<time>`` at created.at, ``closed:<time>`` at ``closed`
 where that is merely true.
 """
 
+from collections.abc import Iterator
+
 import msgspec
 
 from pipeline.events import (
@@ -18,8 +20,9 @@ from pipeline.events import (
     MessageReceived,
     MessageSent,
     MessageStatusChanged,
+    SakariFact,
 )
-from pipeline.identity import fact_id, native_key
+from pipeline.identity import fact_id_of, native_key, resource_name
 from pipeline.instants import Time
 from pipeline.stages.decode import sakari_wire as wire
 from pipeline.stages.decode.contacts import contact_key
@@ -32,18 +35,18 @@ from pipeline.stages.decode.parse import (
     as_id,
     as_time,
     decoded,
+    is_plain_time,
     required,
 )
 
 __all__ = ["conversation", "message"]
 
 _TOPIC = "sakari.events"
-_MESSAGE = msgspec.json.Decoder(wire.Message)
 _CONVERSATION = msgspec.json.Decoder(wire.Conversation)
 
 
 def message(
-    intake: Intake, body: bytes | msgspec.Raw, where: str, outgoing: bool | None, event_id: str | None
+    intake: Intake, given: wire.Message, where: str, outgoing: bool | None, event_id: str | None
 ) -> None:
     """
     All that a message implies.
@@ -52,33 +55,29 @@ def message(
     document's webhook, which stands in for a missing id. Such a webhook may lack created.at too:
     then it tells its status as of its arrival, and not that a message was sent.
     """
-    given = decoded(_MESSAGE, body, where)
     identifier = as_id(given.id) or required(event_id, f"{where}.id")
-    created = _at(given.created, f"{where}.created.at")
+    created = _at(given.created, where, "created")
     if created is None and event_id is None:
         created = required(created, f"{where}.created.at")
     known = created or intake.received_at
     told = _message(intake, given, where, identifier, created=known, outgoing=outgoing)
     key = _whose(intake, given.contact)
-    if not told.outgoing:
-        _tell(intake, key, told, MessageReceived, "received")
-        return
-    if created is not None:
-        _tell(intake, key, told, MessageSent, "sent")
-    _status(intake, key, told, given)
-    if created is not None and told.segments is not None and told.price is not None:
-        _priced(intake, key, told, told.segments, told.price)
+    name = resource_name("sakari", intake.account, "message", identifier)
+    for kind in intake.news(name, known, _kinds(told, is_dated=created is not None)):
+        intake.tell(_TOPIC, key, _fact(intake, told, kind, given.error), fact_id_of(name, kind))
 
 
 def _message(
     intake: Intake, given: wire.Message, where: str, identifier: str, *, created: Time, outgoing: bool | None
 ) -> Message:
     status = (given.status or "").strip().lower()
-    flag = as_flag(given.outgoing, f"{where}.outgoing")
+    flag = given.outgoing
+    if not isinstance(flag, bool):
+        flag = as_flag(flag, f"{where}.outgoing")
     if flag is None:
         flag = status != "received" if outgoing is None else outgoing
     within = given.conversation
-    inside = within if isinstance(within, wire.Within) else None
+    inside = within.phone_number if isinstance(within, wire.Within) else None
     return Message(
         id=identifier,
         conversation_id=_ref(within),
@@ -90,61 +89,67 @@ def _message(
         job_id=_ref(given.job),
         campaign_id=_campaign(given),
         group_id=_ref(given.group),
-        number=_own_number(
-            intake, inside.phone_number if inside and inside.phone_number else given.phone_number
-        ),
+        number=_own_number(intake, inside or given.phone_number),
         country=given.country,
         segments=as_count(given.segments, f"{where}.segments"),
         price=as_decimal(given.price, f"{where}.price"),
         media=len(given.media or ()),
         source=_source(given.created),
         created_at=created,
-        updated_at=_at(given.updated, f"{where}.updated.at") or created,
+        updated_at=_at(given.updated, where, "updated") or created,
     )
 
 
-def _tell(
-    intake: Intake, key: str, told: Message, fact: type[MessageSent | MessageReceived], kind: str
-) -> None:
-    value = fact(tenant=intake.tenant, account_id=intake.account, occurred_at=told.created_at, message=told)
-    intake.fact(_TOPIC, key, value, _fact_id(intake, told, kind), told.created_at)
-
-
-def _status(intake: Intake, key: str, told: Message, given: wire.Message) -> None:
-    if not told.status:
+def _kinds(told: Message, *, is_dated: bool) -> Iterator[str]:
+    """The kinds of all facts that a message implies; one that *is_dated* tells when it was created."""
+    if not told.outgoing:
+        yield "received"
         return
-    error = given.error
-    failure = error if isinstance(error, wire.Failure) else None
-    value = MessageStatusChanged(
-        tenant=intake.tenant,
-        account_id=intake.account,
-        occurred_at=told.updated_at,
-        message=told,
-        status=told.status,
-        error_code=as_id(failure.code) if failure else None,
-        error=(failure.description or failure.message)
-        if failure
-        else error
-        if isinstance(error, str)
-        else None,
-    )
-    intake.fact(_TOPIC, key, value, _fact_id(intake, told, f"status:{told.status}"), told.created_at)
+    if is_dated:
+        yield "sent"
+    if told.status:
+        yield f"status:{told.status}"
+    if is_dated and told.segments is not None and told.price is not None:
+        yield f"priced:{told.segments}:{told.price}"
 
 
-def _priced(intake: Intake, key: str, told: Message, segments: int, price: str) -> None:
-    value = MessagePriced(
-        tenant=intake.tenant,
-        account_id=intake.account,
-        occurred_at=told.updated_at,
-        message=told,
-        segments=segments,
-        price=price,
-    )
-    intake.fact(_TOPIC, key, value, _fact_id(intake, told, f"priced:{segments}:{price}"), told.created_at)
+def _fact(intake: Intake, told: Message, kind: str, error: wire.Failure | str | None) -> SakariFact:
+    """The fact *kind* of the message *told*, which implies it."""
+    tenant, account = intake.tenant, intake.account
+    match kind.partition(":")[0]:
+        case "received":
+            return MessageReceived(
+                tenant=tenant, account_id=account, occurred_at=told.created_at, message=told
+            )
+        case "sent":
+            return MessageSent(tenant=tenant, account_id=account, occurred_at=told.created_at, message=told)
+        case "status":
+            code, text = _failure(error)
+            return MessageStatusChanged(
+                tenant=tenant,
+                account_id=account,
+                occurred_at=told.updated_at,
+                message=told,
+                status=told.status,
+                error_code=code,
+                error=text,
+            )
+        case _:
+            return MessagePriced(
+                tenant=tenant,
+                account_id=account,
+                occurred_at=told.updated_at,
+                message=told,
+                segments=told.segments or 0,
+                price=told.price or "0",
+            )
 
 
-def _fact_id(intake: Intake, told: Message, kind: str) -> str:
-    return fact_id("sakari", intake.account, "message", told.id, kind)
+def _failure(error: wire.Failure | str | None) -> tuple[str | None, str | None]:
+    """Code and text of what went wrong with a message."""
+    if isinstance(error, wire.Failure):
+        return as_id(error.code), error.description or error.message
+    return None, error
 
 
 def conversation(intake: Intake, body: bytes | msgspec.Raw, where: str, *, is_closed: bool = False) -> None:
@@ -152,10 +157,11 @@ def conversation(intake: Intake, body: bytes | msgspec.Raw, where: str, *, is_cl
     given = decoded(_CONVERSATION, body, where)
     identifier = required(as_id(given.id), f"{where}.id")
     key = _whose(intake, given.contact)
-    created = _at(given.created, f"{where}.created.at")
+    created = _at(given.created, where, "created")
     closed = _closed_at(intake, given, where, is_closed=is_closed)
     if created is None and closed is None:
         created = required(created, f"{where}.created.at")
+    name = resource_name("sakari", intake.account, "conversation", identifier)
     for kind, fact, at in (("started", ConversationStarted, created), ("closed", ConversationClosed, closed)):
         if at is not None:
             value = fact(
@@ -166,15 +172,14 @@ def conversation(intake: Intake, body: bytes | msgspec.Raw, where: str, *, is_cl
                 contact_id=(given.contact.id or None) if given.contact else None,
                 number=_own_number(intake, given.phone_number),
             )
-            told = fact_id("sakari", intake.account, "conversation", identifier, f"{kind}:{at}")
-            intake.fact(_TOPIC, key, value, told)
+            intake.fact(_TOPIC, key, value, name, f"{kind}:{at}")
 
 
 def _closed_at(intake: Intake, given: wire.Conversation, where: str, *, is_closed: bool) -> Time | None:
     if isinstance(given.closed, str) and given.closed.lower() not in {"true", "false", ""}:
         return as_time(given.closed, f"{where}.closed")
     if is_closed or as_flag(given.closed, f"{where}.closed"):
-        return _at(given.updated, f"{where}.updated.at") or intake.observed_at
+        return _at(given.updated, where, "updated") or intake.observed_at
     return None
 
 
@@ -184,7 +189,7 @@ def _whose(intake: Intake, who: wire.Who | None) -> str:
         return intake.event.key
     native = native_key(intake.tenant, "s", who.id)
     intake.expect_key(native)
-    return contact_key(intake, native, *wire.number_of(who.mobile))
+    return contact_key(intake, native, who.mobile)
 
 
 def _own_number(intake: Intake, number: wire.Mobile | Id) -> str | None:
@@ -192,8 +197,11 @@ def _own_number(intake: Intake, number: wire.Mobile | Id) -> str | None:
     return intake.keys.own_number(intake.tenant, text, country or intake.terms.region)
 
 
-def _at(moment: wire.Moment | None, where: str) -> Time | None:
-    return as_time(moment.at, where) if moment else None
+def _at(moment: wire.Moment | None, where: str, name: str) -> Time | None:
+    if moment is None:
+        return None
+    at = moment.at
+    return Time(at) if isinstance(at, str) and is_plain_time(at) else as_time(at, f"{where}.{name}.at")
 
 
 def _ref(value: wire.Ref | wire.Within | Id) -> str | None:

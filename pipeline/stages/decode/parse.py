@@ -27,6 +27,7 @@ __all__ = [
     "body_text",
     "decoded",
     "invalid",
+    "is_plain_time",
     "required",
 ]
 
@@ -35,8 +36,12 @@ T = TypeVar("T")
 Id: TypeAlias = str | int | None
 Flag: TypeAlias = bool | str | None
 
-#: What `pipeline.instants` writes; such text needs validation only.
-_CANONICAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+#: Times as `pipeline.instants` writes them, within the range below, on the days that every month has.
+is_plain_time = re.compile(
+    r"(19[7-9]\d|2[01]\d\d)-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])"
+    r"T([01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}Z",
+    re.ASCII,
+).fullmatch
 _NUMBER = re.compile(r"-?\d{1,40}(\.\d{1,40})?([eE][+-]?\d{1,2})?", re.ASCII)
 #: Times outside are taken for mistakes; inside, the number of a day has five digits.
 _EARLIEST, _LATEST = "1970", "2200"
@@ -83,6 +88,8 @@ def as_time(value: str | float | None, where: str) -> Time | None:
     """
     if value is None or value == "":
         return None
+    if isinstance(value, str) and is_plain_time(value):
+        return Time(value)
     try:
         if isinstance(value, str):
             time = _normal(value)
@@ -95,10 +102,7 @@ def as_time(value: str | float | None, where: str) -> Time | None:
     return time
 
 
-@lru_cache(maxsize=8_192)
-def _normal(text: str) -> Time:
-    parsed = parse(text)
-    return Time(text) if _CANONICAL.fullmatch(text) else parsed
+_normal = lru_cache(maxsize=8_192)(parse)
 
 
 def as_id(value: Id) -> str | None:
@@ -149,6 +153,8 @@ def as_count(value: float | str | None, where: str) -> int | None:
     """
     if value is None or value == "":
         return None
+    if isinstance(value, int) and value >= 0:
+        return value
     try:
         number = int(value)
         if number != float(value) or number < 0:

@@ -12,7 +12,7 @@ import msgspec
 
 from pipeline.errors import RecordError
 from pipeline.events import SakariOther
-from pipeline.identity import fact_id
+from pipeline.identity import resource_name
 from pipeline.stages.decode import messages, sakari_contacts
 from pipeline.stages.decode import sakari_wire as wire
 from pipeline.stages.decode.intake import Intake
@@ -22,6 +22,8 @@ from pipeline.stages.decode.stores import KEYS
 __all__ = ["take"]
 
 _ENVELOPE = msgspec.json.Decoder(wire.Envelope)
+_MESSAGE_HOOK = msgspec.json.Decoder(wire.MessageHook)
+_MESSAGE = msgspec.json.Decoder(wire.Message)
 
 #: The document's names -> those on the wire (``account`` tells a balance).
 _STALE = {"account": "balance", "messageStatus": "message-status", "messageIncoming": "message-received"}
@@ -42,7 +44,7 @@ def take(intake: Intake) -> None:
     """
     if intake.polled:
         _polled(intake)
-    else:
+    elif not _message_hook(intake):
         _webhook(intake)
 
 
@@ -55,11 +57,28 @@ def _polled(intake: Intake) -> None:
         case _ if record.change == "removed":
             pass  # that a message or conversation is no longer listed takes back no fact
         case "messages":
-            messages.message(intake, record.body, "item", None, None)
+            messages.message(intake, decoded(_MESSAGE, record.body, "item"), "item", None, None)
         case "conversations":
             messages.conversation(intake, record.body, "item")
         case _:
             raise RecordError("unknown-resource", "header resource: is none that Sakari has")
+
+
+def _message_hook(intake: Intake) -> bool:
+    """
+    Decode a webhook of a message in its usual form, in one pass.
+
+    Returns whether it was one; `_webhook` reads every other, and says what is wrong with it.
+    """
+    try:
+        hook = _MESSAGE_HOOK.decode(intake.record.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    if hook.payload is None:
+        return False
+    intake.own(as_id(hook.account_id), intake.terms.accounts, "accountId")
+    messages.message(intake, hook.payload, "payload", hook.outgoing, as_id(hook.event_id))
+    return True
 
 
 def _webhook(intake: Intake) -> None:
@@ -73,7 +92,7 @@ def _webhook(intake: Intake) -> None:
     where = "data" if envelope.data and not envelope.payload else "payload"
     payload = envelope.payload or envelope.data or msgspec.Raw(b"null")
     if (outgoing := _MESSAGES.get(kind)) is not None:
-        messages.message(intake, payload, where, outgoing, event_id)
+        messages.message(intake, decoded(_MESSAGE, payload, where), where, outgoing, event_id)
     elif (closed := _CONVERSATIONS.get(kind)) is not None:
         messages.conversation(intake, payload, where, is_closed=closed)
     elif kind in _CONTACTS:
@@ -97,5 +116,5 @@ def _other(intake: Intake, kind: str, event_id: str | None) -> None:
     )
     identifier = event_id or hashlib.sha256(intake.record.body).hexdigest()
     key = intake.get(KEYS, intake.event.key) or intake.event.key
-    told = fact_id("sakari", intake.account, "event", identifier, kind)
-    intake.fact("sakari.events", key, value, told)
+    name = resource_name("sakari", intake.account, "event", identifier)
+    intake.fact("sakari.events", key, value, name, kind)

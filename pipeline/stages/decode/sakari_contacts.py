@@ -21,7 +21,7 @@ from pipeline.events import (
     SakariContact,
     SakariTag,
 )
-from pipeline.identity import fact_id, native_key
+from pipeline.identity import native_key, resource_name
 from pipeline.instants import Time
 from pipeline.stages.decode import sakari_wire as wire
 from pipeline.stages.decode.contacts import WEAK, News, alive_at, contact_key, is_gone, merged, settle, stamp
@@ -114,8 +114,8 @@ def opt(intake: Intake, body: msgspec.Raw, where: str, *, out: bool) -> None:
         key = _apply(intake, native, identifier, state, news)
     fact, kind = (ContactOptedOut, "opted-out") if out else (ContactOptedIn, "opted-in")
     value = fact(tenant=intake.tenant, account_id=intake.account, occurred_at=at, contact_id=identifier)
-    told = fact_id("sakari", intake.account, "contact", identifier, f"{kind}:{at}")
-    intake.fact(_TOPIC, key, value, told)
+    name = resource_name("sakari", intake.account, "contact", identifier)
+    intake.fact(_TOPIC, key, value, name, f"{kind}:{at}")
 
 
 def list_opt(intake: Intake, body: msgspec.Raw, where: str, *, out: bool) -> None:
@@ -125,7 +125,7 @@ def list_opt(intake: Intake, body: msgspec.Raw, where: str, *, out: bool) -> Non
     identifier = required(as_id(given.id), f"{where}.id")
     native = native_key(intake.tenant, "s", identifier)
     intake.expect_key(native)
-    key = contact_key(intake, native, *wire.number_of(given.mobile))
+    key = contact_key(intake, native, given.mobile)
     inside = listed.list.id if isinstance(listed.list, wire.Ref) else listed.list
     list_id = as_id(inside) or as_id(listed.list_id)
     at = updated or intake.received_at
@@ -137,8 +137,8 @@ def list_opt(intake: Intake, body: msgspec.Raw, where: str, *, out: bool) -> Non
         contact_id=identifier,
         list_id=list_id,
     )
-    told = fact_id("sakari", intake.account, "contact", identifier, f"{kind}:{list_id or ''}:{at}")
-    intake.fact(_TOPIC, key, value, told)
+    name = resource_name("sakari", intake.account, "contact", identifier)
+    intake.fact(_TOPIC, key, value, name, f"{kind}:{list_id or ''}:{at}")
 
 
 def _contact(body: bytes | msgspec.Raw, where: str) -> tuple[wire.Contact, Time | None]:

@@ -6,7 +6,7 @@ Fields are optional throughout: what must be there is checked where it is used. 
 text, as native keys take no others; other ids may be numbers.
 """
 
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -20,6 +20,7 @@ __all__ = [
     "Holder",
     "ListOpt",
     "Message",
+    "MessageHook",
     "Mobile",
     "Moment",
     "Who",
@@ -105,6 +106,30 @@ class Message(_Part, frozen=True, gc=False):
     created: Moment | None = None
     updated: Moment | None = None
     error: Failure | str | None = None
+
+
+class _MessageHook(_Part, frozen=True, gc=False, tag_field="eventType"):
+    """A webhook of a message, as the wire has it."""
+
+    account_id: Id = None
+    payload: Message | None = None
+    event_id: Id = None
+
+
+class _Sent(_MessageHook, frozen=True, gc=False, tag="message-sent"):
+    outgoing: ClassVar[bool] = True
+
+
+class _Status(_MessageHook, frozen=True, gc=False, tag="message-status"):
+    outgoing: ClassVar[bool] = True
+
+
+class _Received(_MessageHook, frozen=True, gc=False, tag="message-received"):
+    outgoing: ClassVar[bool] = False
+
+
+#: Most webhooks are of messages; their kind stands before their payload, so one pass reads them whole.
+MessageHook: TypeAlias = _Sent | _Status | _Received
 
 
 class Conversation(_Part, frozen=True, gc=False):

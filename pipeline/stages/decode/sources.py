@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from pipeline.events import SourceEvent
-from pipeline.identity import fact_id
+from pipeline.identity import resource_name
 from pipeline.instants import Time
 from pipeline.stages.decode.config import SourceConfig
 from pipeline.stages.decode.intake import Intake
@@ -40,8 +40,8 @@ def take(intake: Intake, source: SourceConfig) -> None:
         body=text,
     )
     key = intake.keys.contact(intake.tenant, mobile) if mobile else intake.event.key
-    told = fact_id(record.product, intake.tenant, "event", event_id, value.event_type)
-    intake.fact("sources.events", key, value, told)
+    name = resource_name(record.product, intake.tenant, "event", event_id)
+    intake.fact("sources.events", key, value, name, value.event_type)
 
 
 def _at(body: dict[str, Any], path: str) -> Any:

@@ -82,8 +82,8 @@ CONTACTS: Store[ContactState] = Store("contacts", ContactState)
 RESOURCES: Store[ResourceState] = Store("resources", ResourceState)
 #: ``<day of window end><table key>`` -> the snapshot
 SNAPSHOTS: Store[SnapshotState] = Store("snapshots", SnapshotState)
-#: ``<day><first 16 bytes of the fact id>`` -> True
-SEEN: Store[bool] = Store("seen", bool)
+#: ``<day><16 bytes of the hash of a resource's name>`` -> the kinds of its facts that were seen
+SEEN: Store[tuple[str, ...]] = Store("seen", tuple[str, ...])
 #: name -> number; ``dropped`` is the first day whose seen ids are still kept
 MARKS: Store[int] = Store("marks", int)
 

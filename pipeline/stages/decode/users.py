@@ -12,7 +12,7 @@ import msgspec
 
 from pipeline.errors import RecordError
 from pipeline.events import UsersMessageReceived, UsersMessageSent, UsersOther
-from pipeline.identity import fact_id, native_key
+from pipeline.identity import native_key, resource_name
 from pipeline.instants import Time
 from pipeline.stages.decode import resources, users_contacts
 from pipeline.stages.decode import users_wire as wire
@@ -20,7 +20,7 @@ from pipeline.stages.decode.contacts import contact_key
 from pipeline.stages.decode.intake import Intake
 from pipeline.stages.decode.parse import as_id, as_time, body_text, decoded, required
 from pipeline.stages.decode.stores import KEYS
-from pipeline.stages.decode.users_contacts import Hook
+from pipeline.stages.decode.users_contacts import Hook, webhook_name
 
 __all__ = ["take"]
 
@@ -66,7 +66,7 @@ def _webhook(intake: Intake) -> None:
         _unverified(intake, kind, webhook_id, at)
         return
     identifier = webhook_id or hashlib.sha256(intake.record.body).hexdigest()
-    if webhook_id and not intake.first(_fact_id(intake, webhook_id, ""), at or intake.received_at):
+    if webhook_id and not intake.news(webhook_name(intake, webhook_id), at or intake.received_at, ("",)):
         return
     hook = Hook(kind, at, webhook_id, identifier)
     nested = bytes(envelope.data).startswith(b"{")
@@ -107,10 +107,10 @@ def _message(intake: Intake, body: bytes | msgspec.Raw, where: str, hook: Hook) 
         status=given.status,
     )
     if message_id:
-        told = fact_id("users", intake.account, "message", message_id, word)
+        name = resource_name("users", intake.account, "message", message_id)
     else:
-        told = _fact_id(intake, hook.identifier, word)
-    intake.fact(_TOPIC, contact_key(intake, native, None, None), value, told)
+        name = webhook_name(intake, hook.identifier)
+    intake.fact(_TOPIC, contact_key(intake, native, None), value, name, word)
 
 
 def _other(intake: Intake, hook: Hook) -> None:
@@ -123,8 +123,4 @@ def _other(intake: Intake, hook: Hook) -> None:
         body=body_text(intake.record.body),
     )
     key = intake.get(KEYS, intake.event.key) or intake.event.key
-    intake.fact(_TOPIC, key, value, _fact_id(intake, hook.identifier, f"other:{hook.kind}"))
-
-
-def _fact_id(intake: Intake, webhook_id: str, kind: str) -> str:
-    return fact_id("users", intake.account, "webhook", webhook_id, kind)
+    intake.fact(_TOPIC, key, value, webhook_name(intake, hook.identifier), f"other:{hook.kind}")

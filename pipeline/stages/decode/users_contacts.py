@@ -13,7 +13,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from pipeline.events import UsersContact, UsersContactDndUpdated, UsersContactTagsUpdated
-from pipeline.identity import fact_id, native_key
+from pipeline.identity import native_key, resource_name
 from pipeline.instants import Time
 from pipeline.stages.decode import users_wire as wire
 from pipeline.stages.decode.contacts import News, alive_at, is_gone, merged, settle, stamp
@@ -21,7 +21,7 @@ from pipeline.stages.decode.intake import Intake, table_key
 from pipeline.stages.decode.parse import as_flag, as_id, as_time, as_values, decoded, required
 from pipeline.stages.decode.stores import CONTACTS, KEYS, Registers, UsersState
 
-__all__ = ["Hook", "contact"]
+__all__ = ["Hook", "contact", "webhook_name"]
 
 _TOPIC = "users.events"
 _TABLE = "users.contacts"
@@ -37,6 +37,11 @@ class Hook(NamedTuple):
     at: Time | None  #: its ``timestamp``
     webhook_id: str | None
     identifier: str  #: the webhook's id, else the digest of its body
+
+
+def webhook_name(intake: Intake, identifier: str) -> str:
+    """The `resource_name` of a webhook."""
+    return resource_name("users", intake.account, "webhook", identifier)
 
 
 def contact(
@@ -115,7 +120,7 @@ def _tell(intake: Intake, key: str, identifier: str, hook: Hook, carried: dict[s
         )
     else:
         return
-    intake.fact(_TOPIC, key, fact, fact_id("users", intake.account, "webhook", hook.identifier, word))
+    intake.fact(_TOPIC, key, fact, webhook_name(intake, hook.identifier), word)
 
 
 def _carried(intake: Intake, given: wire.Contact, updated: Time | None) -> dict[str, Any]:
