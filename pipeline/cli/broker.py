@@ -1,13 +1,10 @@
 """`pipeline broker`: the embedded Kafka alone, for other processes of this machine."""
 
-import asyncio
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
 
+from pipeline.cli.stopping import stopped_by_signals
 from pipeline.dev.progress import ProgressLines
 from pipeline.errors import ConfigError
 from pipeline.runtime.broker import DEFAULT_DATA_DIR, EmbeddedBroker
@@ -59,7 +56,7 @@ async def broker(
     """
     if host in EVERY_ADDRESS and not advertised_host:
         raise ConfigError(f"--host {host} is no address to come to: name one with --advertised-host")
-    with _ended_by_signals():
+    with stopped_by_signals():
         async with EmbeddedBroker(
             None if ephemeral else data_dir,
             port=port,
@@ -95,26 +92,3 @@ def _text(kafka: EmbeddedBroker) -> str:
         f"log               {kafka.data_dir / 'server.log'}\n"
         "Ctrl-C stops it."
     )
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM cancel the body in order, and a second one end its clean-up at once."""
-    loop, task, signals = asyncio.get_running_loop(), asyncio.current_task(), []
-    assert task is not None
-
-    def received(number: signal.Signals) -> None:
-        signals.append(number)
-        task.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, received, number)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not signals:
-            raise
-        task.uncancel()
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)

@@ -7,7 +7,7 @@ import orjson
 import structlog
 
 from pipeline import logs, preflight
-from pipeline.cli.stopping import stopped_by_signals
+from pipeline.cli.stopping import GRACE_S, stopped_by_signals
 from pipeline.runtime.run import Process, opened
 from pipeline.settings import load
 from pipeline.topology import printed
@@ -47,7 +47,7 @@ async def run(*, settings: Path | None = None, only: tuple[str, ...] = (), json:
     read = load(settings)
     logs.configure(read.log.level, "json" if json else read.log.format)
     async with opened(read, names) as process:
-        with stopped_by_signals(process.worker.stop):
+        with stopped_by_signals(process.worker.stop, read.runtime.stop_timeout_s + GRACE_S):
             async with asyncio.TaskGroup() as tasks:
                 telling = tasks.create_task(_tell(process, json=json), name="tell")
                 await process.worker.run()
