@@ -78,8 +78,8 @@ def topic(name: str, **changes: Any) -> Topic:
 class World:
     """Topics ``<id>.in``, ``<id>.side``, ``<id>.out`` and what a stage *name* on them needs."""
 
-    def __init__(self, kafka: str, folder: Path, **settings: Any) -> None:
-        self.id = f"t{uuid.uuid4().hex[:8]}"
+    def __init__(self, kafka: str, folder: Path, *, name: str = "", **settings: Any) -> None:
+        self.id = name or f"t{uuid.uuid4().hex[:8]}"
         self.name = f"{self.id}-count"
         self.input, self.side, self.output = (f"{self.id}.{name}" for name in ("in", "side", "out"))
         self.kafka = kafka
