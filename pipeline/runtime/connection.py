@@ -76,6 +76,18 @@ class Connection:
             max_partition_fetch_bytes=MAX_BATCH_BYTES * 4,
         )
 
+    def follower(self) -> AIOKafkaConsumer:
+        """A reader that is in no hurry and buffers little; to be out of the log's range is an error."""
+        return AIOKafkaConsumer(
+            **self._common,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=500,
+            fetch_max_bytes=MAX_BATCH_BYTES * 4,
+            max_partition_fetch_bytes=MAX_BATCH_BYTES,
+        )
+
     def producer(self, transactional_id: str | None = None) -> AIOKafkaProducer:
         """An idempotent producer, transactional where an id is given."""
         return AIOKafkaProducer(

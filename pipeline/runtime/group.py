@@ -21,6 +21,7 @@ from pipeline.runtime import names
 from pipeline.runtime.assignor import CopartitionAssignor
 from pipeline.runtime.closing import coordination_ended, stop_consumer
 from pipeline.runtime.guard import FailureGuard
+from pipeline.runtime.standby import Copies
 from pipeline.runtime.task import Cluster, Task
 from pipeline.runtime.transaction import broker_errors
 from pipeline.runtime.unpacking import unpack_only
@@ -61,7 +62,8 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
         self._cluster = cluster
         self.topics = names.inputs_of(unit.stage, reads=unit.reads)
         self._guard = FailureGuard(unit.stage.name)
-        self._assignor = CopartitionAssignor()
+        self._copies = Copies(unit.stage, cluster)
+        self._assignor = CopartitionAssignor(keeps_standbys=cluster.settings.standby > 0)
         self._log = _log.bind(stage=unit.stage.name)
         self._stopping = asyncio.Event()
         self._rejoining = asyncio.Event()
@@ -115,9 +117,11 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
         self._rejoining.clear()
         try:
             async with asyncio.TaskGroup() as tasks:
+                following = tasks.create_task(self._copies.run(), name=f"standby {self.unit.stage.name}")
                 await self._until_stopped(tasks, self._started(consumer), 0.0)
                 await self._until_stopped(tasks, self._follow(consumer, tasks), _LAST_FETCH_S)
                 await self._give_up()
+                following.cancel()
         finally:
             await self._give_up()
             self._assigned.clear()
@@ -148,6 +152,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
 
     async def _started(self, consumer: AIOKafkaConsumer) -> None:
         settings = self._cluster.settings
+        await self._copies.find()
         with broker_errors(f"joining the group of {self.unit.stage.name}"):
             async with asyncio.timeout((settings.rebalance_timeout_ms + settings.request_timeout_ms) / 1000):
                 await consumer.start()
@@ -158,6 +163,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
         self._assigned.clear()
         try:
             await self._give_up()
+            self._assignor.copies = self._copies.reached
         except Exception as error:  # noqa: BLE001 - raised again where it is not swallowed
             self._broken = error
 
@@ -268,7 +274,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
                 raise self._broken
             if coordination_ended(consumer):
                 raise BrokerError("the consumer follows its group no longer")
-            self._start_missing(tasks)
+            await self._start_missing(tasks)
             # Also where nothing is read: who does not fetch is taken for stuck, and leaves the group.
             with broker_errors("fetching"):
                 fetched = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_FETCH_RECORDS)
@@ -316,11 +322,17 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
                 consumer.resume(*(TopicPartition(topic, number) for topic in self._followed(number)))
                 self._paused.discard(number)
 
-    def _start_missing(self, tasks: asyncio.TaskGroup) -> None:
+    async def _start_missing(self, tasks: asyncio.TaskGroup) -> None:
         for number in sorted(self._wanted - set(self.tasks)):
-            task = Task(self.unit, number, self._cluster, self, self._guard)
+            store = await self._copies.take(number)
+            if number not in self._wanted:  # a rebalance came in between
+                self._copies.give_back(number, store)
+                continue
+            task = Task(self.unit, number, self._cluster, self, self._guard, store=store)
             self.tasks[number] = task
             self._running[number] = tasks.create_task(task.run(), name=f"{self.unit.stage.name}.{number}")
+        if self._assigned.is_set():
+            await self._copies.keep(self._assignor.standbys - self._wanted)
 
     async def _give_up(self) -> None:
         """Stop every task: what works orderly within the bound, the rest at once."""
@@ -338,8 +350,10 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
                 self._log.warning("task.cancelled", count=len(late))
                 await asyncio.wait(late)
         for number, job in running.items():
+            await tasks[number].close()
             # another call may have done it, and a later assignment begun it again
             if self._running.get(number) is job:
+                self._copies.note(number, tasks[number].reached)
                 del self._running[number], self.tasks[number]
                 self._cluster.metrics.forget(self.unit.stage.name, number)
         if running:

@@ -116,8 +116,8 @@ def _dealt(
     room = _room(len(numbers), load, {name: (len(had[name]), warm[name]) for name in candidates})
     found: dict[int, str] = {}
     for name in candidates:
-        # whom others have a copy of can go
-        staying = sorted(had[name], key=lambda number: (holders[number] not in ([], [name]), number))
+        others = [members[each] for each in candidates if each != name]
+        staying = sorted(had[name], key=lambda number: (_best_copy(number, others), number))
         found |= dict.fromkeys(staying[: room[name]], name)
     room.subtract(found.values())
     for number in sorted(
@@ -128,6 +128,11 @@ def _dealt(
         found[number] = best
         room[best] -= 1
     return found
+
+
+def _best_copy(number: int, members: Sequence[Member]) -> int:
+    """How far the best copy of *number* reaches that one of *members* has."""
+    return max((member.copies.get(number, 0) for member in members), default=0)
 
 
 def _room(count: int, load: Counter[str], wishes: Mapping[str, tuple[int, int]]) -> Counter[str]:

@@ -34,7 +34,7 @@ from pipeline.runtime.pace import Pace
 from pipeline.runtime.recovery import Recovery, cause_of
 from pipeline.runtime.restore import Progress, restore
 from pipeline.runtime.state import Layers
-from pipeline.runtime.store import LocalStore, Origin, StoreError
+from pipeline.runtime.store import LocalStore, Origin, StoreError, off_loop
 from pipeline.runtime.transaction import RecordRefusedError, TransactionalProducer
 from pipeline.settings import RuntimeSettings
 from pipeline.stage import Event, Reject, Stage, Stores
@@ -137,7 +137,14 @@ class Task:
     """Runs *unit* on *partition* until stopped or cancelled; the context of its effect."""
 
     def __init__(
-        self, unit: Unit, partition: int, cluster: Cluster, follower: Follower, guard: FailureGuard
+        self,
+        unit: Unit,
+        partition: int,
+        cluster: Cluster,
+        follower: Follower,
+        guard: FailureGuard,
+        *,
+        store: LocalStore | None = None,
     ) -> None:
         self.unit = unit
         self.partition = partition
@@ -148,7 +155,7 @@ class Task:
         self._guard = guard
         self._name = f"{unit.stage.name}.{partition}"
         self._log = structlog.get_logger(__name__).bind(stage=unit.stage.name, partition=partition)
-        self._store = cluster.local_store(unit.stage, partition)
+        self._store = store or cluster.local_store(unit.stage, partition)
         self._changelogs = cluster.changelogs(unit.stage)
         stops = cluster.settings.on_error.get(unit.stage.name) == "stop"
         self._processor = Processor(
@@ -211,6 +218,10 @@ class Task:
         """Finish the batch, commit it and return."""
         self._stopping.set()
         self.inbox.wake.set()
+
+    async def close(self) -> None:
+        """Release the store, also of a task that was cancelled before it ran."""
+        await off_loop(self._store.close)
 
     async def commit(self, change: Change, *, cause: Event[Any] | None = None) -> None:
         """See `pipeline.effects.EffectContext`."""
