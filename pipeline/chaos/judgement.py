@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from pipeline.sandbox.oracle import Report
 
-__all__ = ["DOUBLED", "LOST", "judged"]
+__all__ = ["DOUBLED", "ENOUGH", "LOST", "judged"]
 
 #: Checks of the oracle whose mismatches are things that happened and that the pipeline does not tell.
 LOST: Final = frozenset({"message fact missing", "conversation fact", "opt change missing"})
@@ -14,16 +14,23 @@ DOUBLED: Final = frozenset(
     {"message fact twice", "activity twice", "posted window twice", "window's revisions"}
 )
 
+#: Fewer comparisons prove nothing: hardly anything has reached the pipeline.
+ENOUGH: Final = 1_000
+
 
 def judged(report: Report) -> dict[str, Any]:
-    """The verdict as fields of the summary; ``passed`` also wants that enough was compared."""
+    """
+    The verdict as fields of the summary; ``passed`` also wants that enough was compared.
+
+    What is ``uncovered`` is told, and fails nothing: a machine may be too slow for windows to close in time.
+    """
     counts = report.failed_checks
     return {
         "compared": report.compared,
         "lost": sum(count for check, count in counts.items() if check in LOST),
         "doubled": sum(count for check, count in counts.items() if check in DOUBLED),
         "mismatches": report.mismatches,
-        "passed": report.passed,
+        "passed": report.mismatches == 0 and report.compared >= ENOUGH,
         "failed_checks": counts,
         "examples": report.examples,
         "uncovered": report.uncovered,

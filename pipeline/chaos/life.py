@@ -35,6 +35,9 @@ _DRAIN_S: Final = 300.0
 #: A change at an API is known within so long: API storms, brokers and processes that are away hold it up.
 _POLL_DELAY_S: Final = 240.0
 
+#: Until the stages know what time it is, in seconds: a tick or two.
+_TICKS_S: Final = 3.0
+
 _LOOK_S: Final = 0.1
 
 
@@ -93,6 +96,7 @@ async def _play(run: Run) -> dict[str, Any]:
     await scene.sandbox.stop()
     run.tell("healed", **await _counts(run))
     await _ready(run)
+    await _windows_closed(run)
     await scene.sandbox.drain()
     partitions = await partitions_of(scene.connection)
     await settled(scene.settings, scene.connection, partitions, _DRAIN_S, _drain_teller(run))
@@ -136,6 +140,16 @@ async def _struck(run: Run, fault: Fault) -> None:
         run.missed[fault.kind] += 1
     else:
         run.struck[fault.kind] += 1
+
+
+async def _windows_closed(run: Run) -> None:
+    """Return when the windows that close during a run should have: theirs are numbers to compare as well."""
+    boundary_ms = (await run.scene.sandbox.status())["boundary_ms"]
+    closing_s = boundary_ms / 1000 + run.scene.settings.engagement.grace_s + _TICKS_S
+    left_s = closing_s - time.time()
+    if left_s > 0:
+        run.tell("draining", left="windows are to close", seconds=_since(run))
+        await asyncio.sleep(left_s)
 
 
 def _drain_teller(run: Run) -> Callable[[str], None]:
