@@ -15,7 +15,7 @@ async def test_help_lists_every_command() -> None:
     assert [name for name in COMMANDS if name not in output] == []
 
 
-@pytest.mark.parametrize("command", ["dev", "run", "broker", "sandbox", "sandbox verify", "doctor"])
+@pytest.mark.parametrize("command", ["dev", "run", "broker", "sandbox", "sandbox verify", "doctor", "chaos"])
 async def test_help_shows_examples_and_exit_codes(command: str) -> None:
     """A command's help can be copied from, and tells a script what its end means."""
     code, output, _ = await ran(*command.split(), "--help")
