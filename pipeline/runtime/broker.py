@@ -261,8 +261,8 @@ class EmbeddedBroker:
         log4j = log4j_properties(self._path("server.log"))
         self._path("log4j2.properties").write_text(log4j, encoding="utf-8")
         if not cluster_id(data):
-            seat = {"node_id": self._seat.node_id, "cluster": self._seat.cluster} if self._seat else {}
-            format_folder(data, self._files.bootstrap, **seat)
+            node_id, cluster = (self._seat.node_id, self._seat.cluster) if self._seat else (1, "")
+            format_folder(data, self._files.bootstrap, node_id=node_id, cluster=cluster)
 
     async def _spawn(self, lock: int) -> asyncio.subprocess.Process:
         folder = str(self.data_dir) if self.ephemeral else "-"
