@@ -1,0 +1,79 @@
+"""What the signals do to a command, whatever it hangs in."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+PROGRAM = """
+import asyncio, sys
+from pipeline.cli.stopping import stopped_by_signals
+
+async def deaf():
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            print("cancelled", flush=True)
+
+async def work(how):
+    stopped = asyncio.Event()
+    def stop():
+        print("stopping", flush=True)
+        stopped.set()
+    deadline_s = 1.0 if how == "deaf" else None
+    with stopped_by_signals(None if how == "untold" else stop, deadline_s):
+        print("begun", flush=True)
+        await stopped.wait()
+        if how != "told":
+            await (deaf() if how == "deaf" else asyncio.sleep(60))
+    print("ended", flush=True)
+
+try:
+    asyncio.run(work(sys.argv[1]))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def ended(how: str, *numbers: signal.Signals) -> tuple[int, list[str], float]:
+    """Exit code, lines and duration of a program that gets *numbers*, each when it has said something."""
+    lines: list[str] = []
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, how], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        for number in numbers:
+            lines.append(child.stdout.readline().strip())
+            begun = time.monotonic()
+            child.send_signal(number)
+        output, _ = child.communicate(timeout=60)
+    return child.returncode, [*lines, *output.split()], time.monotonic() - begun
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_tells_the_block_to_stop(number: signal.Signals) -> None:
+    """It ends in order, and what follows it is done."""
+    assert ended("told", number)[:2] == (0, ["begun", "stopping", "ended"])
+
+
+def test_the_first_signal_cancels_a_block_that_cannot_be_told() -> None:
+    """Where there is nobody to tell the block is left, and that is no failure."""
+    assert ended("untold", signal.SIGTERM)[:2] == (0, ["begun", "ended"])
+
+
+def test_a_stop_that_hangs_is_ended_at_its_deadline() -> None:
+    """Nobody has to send a second signal to a process that does not do as it was told."""
+    code, lines, seconds = ended("deaf", signal.SIGTERM)
+    assert (code, lines, seconds >= 1) == (1, ["begun", "stopping"], True)
+
+
+def test_the_second_signal_cancels_a_stop() -> None:
+    """The block is left where it stands, which the exit code tells."""
+    assert ended("slow", signal.SIGTERM, signal.SIGINT)[:2] == (130, ["begun", "stopping"])
+
+
+def test_the_second_signal_ends_what_cannot_be_cancelled() -> None:
+    """A second later there is no process any more."""
+    code, lines, _ = ended("deaf", signal.SIGTERM, signal.SIGINT)
+    assert (code, lines) == (130, ["begun", "stopping", "cancelled"])
