@@ -22,6 +22,7 @@ from rocksdict import (
     BlockBasedOptions,
     Cache,
     DBCompressionType,
+    MemtableFactory,
     Options,
     Rdict,
     WriteBatch,
@@ -99,7 +100,8 @@ class LocalStore:
     The committed entries of one task; implements `pipeline.runtime.state.Backend`.
 
     Nothing is in it before ``open``. ``offsets`` is changelog topic -> next offset, as far as the
-    entries reach. ``open``, ``wipe``, ``flush`` and ``close`` can take long: do them `off_loop`.
+    entries reach. ``open``, ``wipe``, ``begin_loading``, ``end_loading`` and ``close`` can take
+    long: do them `off_loop`.
     *memory_mb* is shared by all stores of the process that name the same number.
     """
 
@@ -110,8 +112,8 @@ class LocalStore:
         self._memory_mb = memory_mb
         self._db: Any = None
         self._condemned = ""  # why everything is to be discarded
+        self._loading = False  # between begin_loading and end_loading
         self._unsure = False  # a write failed: RocksDB may refuse all others until it is opened again
-        self._unflushed = False
 
     @property
     def size_bytes(self) -> int:
@@ -193,19 +195,26 @@ class LocalStore:
             StoreError: nothing was written.
             DiskError: likewise; the folder is full or cannot be written.
         """
-        if self._unflushed:
-            self.flush()  # what is logged may not stand on what is not
+        if self._loading:
+            self.end_loading()  # what is logged may not stand on what is not
         self._write(entries, offsets, None)
+
+    def begin_loading(self) -> None:
+        """Make ready for many calls of ``load``; reads are slow before ``end_loading``."""
+        if self._loading:
+            return
+        self.close()
+        self._loading = True
+        self._db = self._rocksdb()
 
     def load(self, entries: Iterable[tuple[bytes, bytes | None]], offsets: Mapping[str, int]) -> bool:
         """
         As ``apply``, but faster, without ever waiting for the disk, and without a log: after a crash the
-        store is what it was at some call before. ``flush`` ends a series of calls.
+        store is what it was at some call before.
 
         Returns:
             False if the disk does not keep up, and nothing was written: try again a moment later.
         """
-        self._unflushed = True
         try:
             self._write(entries, offsets, _LOADING)
         except StoreError as error:
@@ -214,11 +223,17 @@ class LocalStore:
             raise
         return True
 
-    def flush(self) -> None:
-        """Bring what was loaded to the disk."""
+    def end_loading(self) -> None:
+        """
+        Bring what was loaded to the disk, and make ready for reading.
+
+        Raises:
+            StoreError, DiskError: it could not be brought there.
+        """
         with self._mapped():
             self._db.flush()
-        self._unflushed = False
+        self.close()
+        self._db = self._rocksdb()
 
     def condemn(self, reason: str) -> None:
         """Discard everything at the next ``open``, because of *reason*."""
@@ -241,7 +256,7 @@ class LocalStore:
             db.close()
         except Exception as error:  # noqa: BLE001 - a full disk: what was not written is in the changelog
             _log.warning("store.closed_badly", stage=self.origin.stage, error=str(self._cause(error)))
-        self._unflushed = False
+        self._loading = False
 
     def _write(
         self,
@@ -282,8 +297,9 @@ class LocalStore:
         return self._rocksdb()
 
     def _rocksdb(self) -> Any:
+        options = _options(self._memory_mb, loading=self._loading)
         with self._mapped():
-            return Rdict(str(self._folder), options=_options(self._memory_mb))
+            return Rdict(str(self._folder), options=options)
 
     def _kept_offsets(self) -> dict[str, int]:
         try:
@@ -363,7 +379,7 @@ def _memory(megabytes: int) -> tuple[Cache, WriteBufferManager]:
     return blocks, WriteBufferManager.new_write_buffer_manager_with_cache(size // 2, False, blocks)
 
 
-def _options(memory_mb: int) -> Options:
+def _options(memory_mb: int, *, loading: bool) -> Options:
     blocks, written = _memory(memory_mb)
     tables = BlockBasedOptions()
     tables.set_block_cache(blocks)
@@ -384,4 +400,7 @@ def _options(memory_mb: int) -> Options:
     options.set_stats_dump_period_sec(0)
     options.set_skip_stats_update_on_db_open(True)
     options.set_max_open_files(64)
+    if loading:  # entries are sorted when they go to a file, in a thread, instead of one by one
+        options.set_memtable_factory(MemtableFactory.vector())
+        options.set_allow_concurrent_memtable_write(False)
     return options

@@ -78,6 +78,7 @@ def test_a_store_closes_on_a_full_disk(tmp_path: Path) -> None:
     """What cannot be brought to the disk is left to the changelog, and the folder is free again."""
     written(tmp_path)
     store = opened(tmp_path)
+    store.begin_loading()
     assert store.load([(b"s\0%d" % number, os.urandom(1_000)) for number in range(1_000)], {"log": 8})
     with file_limit(100_000), capture_logs() as logs:
         store.close()
@@ -220,13 +221,15 @@ def test_what_was_applied_survives_a_kill(tmp_path: Path) -> None:
 
 def test_what_was_loaded_is_whole_after_a_kill(tmp_path: Path) -> None:
     """Entries never stand without their offsets, nor offsets without their entries."""
-    found = after_a_kill(tmp_path, ("load", {"a": "1"}, 1), ("flush", {}, 0), ("load", {"b": "2"}, 2))
+    loading = [("begin_loading", {}, 0), ("load", {"a": "1"}, 1), ("end_loading", {}, 0)]
+    found = after_a_kill(tmp_path, *loading, ("begin_loading", {}, 0), ("load", {"b": "2"}, 2))
     assert found == ({"a": "1"}, 1)
 
 
 def test_what_is_applied_stands_on_what_was_loaded(tmp_path: Path) -> None:
     """The log has no offsets whose entries are lost by a kill."""
-    found = after_a_kill(tmp_path, ("load", {"a": "1"}, 1), ("apply", {"b": "2"}, 2))
+    loading = [("begin_loading", {}, 0), ("load", {"a": "1"}, 1)]
+    found = after_a_kill(tmp_path, *loading, ("apply", {"b": "2"}, 2))
     assert found == ({"a": "1", "b": "2"}, 2)
 
 
