@@ -14,6 +14,7 @@ from typing import Any, final
 import msgspec
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import NodeNotReadyError
 
 from pipeline import preflight, topology
 from pipeline.clients.opened import Clients
@@ -43,6 +44,9 @@ from pipeline.topics import Topics, load
 __all__ = ["Process", "opened"]
 
 _log = structlog.get_logger(__name__)
+
+#: Pause before another broker is asked, in seconds.
+_ASK_AGAIN_S = 0.5
 
 
 @final
@@ -142,7 +146,15 @@ async def _described(connection: Connection, topics: Topics) -> tuple[str, int]:
 
 
 async def _asked(connection: Connection, topics: list[str]) -> tuple[str, list[dict[str, Any]]]:
-    """The cluster's id, and what it knows of *topics*."""
+    """The cluster's id, and what it knows of *topics*, of whichever broker is there."""
+    while True:
+        try:
+            return await _answered(connection, topics)
+        except NodeNotReadyError:  # others are there, or it could not have been chosen
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+
+async def _answered(connection: Connection, topics: list[str]) -> tuple[str, list[dict[str, Any]]]:
     admin = AIOKafkaAdminClient(**connection.common)
     try:
         await admin.start()
