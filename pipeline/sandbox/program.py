@@ -27,6 +27,7 @@ from pipeline.sandbox.ledger import Ledger, wall_ms
 from pipeline.sandbox.oracle_posted import holdings
 from pipeline.sandbox.state import SandboxState
 from pipeline.sandbox.traffic import Traffic, traffic_faults
+from pipeline.sandbox.traffic_time import CLOSES_AFTER_S
 from pipeline.sandbox.webhooks import DeliverySettings
 from pipeline.sandbox.world import TenantSpec, tenant_specs
 
@@ -58,6 +59,8 @@ class Options:
         The address to listen on, with all ports.
     advertised_host
         The name by which the pipeline reaches it; default: the address it listens on.
+    closes_after_s
+        Seconds until the windows of the sample traffic's past close: until then its facts are in time.
     """
 
     ledger: Path = Path(".pipeline/sandbox")
@@ -68,6 +71,7 @@ class Options:
     control_port: int = 0
     host: str = "127.0.0.1"
     advertised_host: str = ""
+    closes_after_s: int = CLOSES_AFTER_S
 
     @property
     def place(self) -> Place:

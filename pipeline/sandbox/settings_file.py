@@ -39,7 +39,9 @@ def written(program: Program, folder: Path, *, bootstrap_servers: str = "", rece
         "admin": {"port": 0},
         "receiver": {"port": receiver_port, "users_api_keys": [program.servers.public_key_pem]},
         "clock": {"interval_s": 1.0},
-        "engagement": {"grace_s": dev_grace_s(program.traffic.world.start_ms)},
+        "engagement": {
+            "grace_s": dev_grace_s(program.traffic.world.start_ms, program.options.closes_after_s)
+        },
         "poll": {f"{name}_s": _POLL_S for name in _POLLED},
         "sink": {"open_interval_s": 5.0, "contact_interval_s": 5.0},
         "sakari": {"base_url": program.servers.sakari_url, "requests_per_s": 100.0},

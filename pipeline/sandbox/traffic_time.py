@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Final
 
 __all__ = [
+    "CLOSES_AFTER_S",
     "DAY_MS",
     "ERA_SPAN_MS",
     "HORIZON_MS",
@@ -25,6 +26,8 @@ __all__ = [
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 MINUTE_MS: Final = 60_000
+#: enough for a pipeline to start, short enough to see windows close
+CLOSES_AFTER_S: Final = 20
 #: the oldest created.at, before the start
 HORIZON_MS: Final = 10 * DAY_MS
 #: a contact that lives in the past comes to the present after so long, so that it stays within its hour
@@ -48,7 +51,7 @@ def boundary_ms(start_ms: int) -> int:
     return latest - latest % DAY_MS
 
 
-def dev_grace_s(start_ms: int, closes_after_s: int = 20) -> int:
+def dev_grace_s(start_ms: int, closes_after_s: int = CLOSES_AFTER_S) -> int:
     """
     The grace, in seconds, with which windows ending at the boundary close *closes_after_s* after the start.
 
