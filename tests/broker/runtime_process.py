@@ -1,8 +1,8 @@
 """
 A toy worker in a process of its own, to be killed, frozen or stopped as a whole.
 
-`started` is the parent's side. The child is this module as a program: it takes its orders as JSON, says
-each assignment as a line on standard output, logs to standard error, and stops at SIGTERM.
+`started` is the parent's side. The child is this module as a program: it takes its orders as JSON, logs
+to standard error, and stops at SIGTERM.
 """
 
 import asyncio
@@ -42,7 +42,6 @@ class Child:
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
         self.process = process
-        self.said: list[list[int]] = []  #: its assignments so far
         self._log = log
 
     @property
@@ -50,14 +49,15 @@ class Child:
         """What it logged so far."""
         return self._log.read_text()
 
-    async def assigned(self, deadline_s: float = DEADLINE_S) -> list[int]:
-        """The partitions of its next assignment."""
-        assert self.process.stdout is not None
-        async with asyncio.timeout(deadline_s):
-            line = await self.process.stdout.readline()
-        assert line, f"it ended; its log ends: {self.log[-2000:]}"
-        self.said.append(msgspec.json.decode(line, type=list[int]))
-        return self.said[-1]
+    @property
+    def assignments(self) -> list[list[int]]:
+        """Its assignments so far, as partitions."""
+        events = [msgspec.json.decode(line) for line in self.log.splitlines() if line.startswith("{")]
+        return [each["partitions"] for each in events if each["event"] == "partitions.assigned"]
+
+    async def assigned(self, beyond: int = 0) -> None:
+        """Return when it had more than *beyond* assignments."""
+        await until(lambda: len(self.assignments) > beyond, "an assignment")
 
     async def frozen(self, deadline_s: float = DEADLINE_S) -> None:
         """Return when it stopped itself, as its orders say."""
@@ -98,7 +98,7 @@ async def started(world: World, folder: Path, **orders: Any) -> AsyncIterator[Ch
             "-m",
             __name__,
             msgspec.json.encode(told).decode(),
-            stdout=asyncio.subprocess.PIPE,
+            stdout=log,
             stderr=log,
         )
     try:
@@ -129,13 +129,6 @@ def _freeze(orders: Orders) -> None:
     setattr(AIOKafkaProducer, orders.freeze_before, interrupted)
 
 
-def _saying(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
-    if event["event"] == "partitions.assigned":
-        sys.stdout.write(f"{event['partitions']}\n")
-        sys.stdout.flush()
-    return event
-
-
 async def _work(orders: Orders) -> None:
     world = World(orders.kafka, Path(orders.folder), name=orders.world)
     world.settings = world.settings.model_copy(update={**orders.settings, "state_dir": world.folder})
@@ -148,7 +141,7 @@ def main() -> None:
     """Work as the orders say."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     structlog.configure(
-        processors=[_saying, structlog.processors.JSONRenderer(default=str)],
+        processors=[structlog.processors.JSONRenderer(default=str)],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     orders = msgspec.json.decode(sys.argv[1], type=Orders)

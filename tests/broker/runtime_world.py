@@ -113,9 +113,9 @@ class World:
         ]
         await ensure({"bootstrap_servers": self.kafka}, made)
 
-    def cluster(self, folder: Path | None = None) -> Cluster:
-        """What a process of its own would have; *folder* is its disk."""
-        settings = self.settings.model_copy(update={"state_dir": folder or self.folder})
+    def cluster(self, folder: Path | None = None, **settings_: Any) -> Cluster:
+        """What a process of its own would have; *folder* is its disk, *settings_* are its own too."""
+        settings = self.settings.model_copy(update={"state_dir": folder or self.folder, **settings_})
         connection = Connection(KafkaSettings(bootstrap_servers=self.kafka), settings, self.id)
         return Cluster(
             id="cluster",

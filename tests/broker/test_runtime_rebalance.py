@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.broker.runtime_world import World, running, until
+from tests.broker.runtime_fleet import Fleet, counted
+from tests.broker.runtime_world import Running, World, running, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -82,3 +83,65 @@ async def test_a_stop_while_joining_is_prompt(kafka: str, tmp_path: Path) -> Non
     async with asyncio.timeout(10), running(world, stage) as one:
         await one.stop()
     assert one.worker.unready == {"process": "stopping"}
+
+
+def rebalances(one: Running, world: World) -> float:
+    """How many assignments the worker has received."""
+    found = one.cluster.metrics.registry.get_sample_value("pipeline_rebalances_total", {"stage": world.name})
+    return found or 0.0
+
+
+async def test_a_static_member_comes_back_unnoticed(kafka: str, tmp_path: Path) -> None:
+    """One that restarts within its session has its partition again; the other sees no rebalance."""
+    world = World(kafka, tmp_path, session_timeout_ms=30_000)
+    stage = world.stage()
+    await world.prepare(stage)
+    a, b = (world.cluster(tmp_path / name, group_instance_id=name) for name in ("a", "b"))
+    async with running(world, stage, cluster=a) as first:
+        async with running(world, stage, cluster=b) as second:
+            await until(lambda: len(first.tasks()) == len(second.tasks()) == 1, "a partition each")
+            await first.ready()
+            before, owned = rebalances(first, world), (dict(first.tasks()), set(second.tasks()))
+        async with running(world, stage, cluster=b) as second:
+            await until(lambda: set(second.tasks()) == owned[1], "its partition again")
+            await world.send(*((f"k{number}", f"r{number}") for number in range(100)))
+            assert len(await world.told(at_least=100)) == 100
+            assert (rebalances(first, world), first.tasks()) == (before, owned[0])
+
+
+async def test_a_join_moves_only_what_it_must(kafka: str, tmp_path: Path) -> None:
+    """Whoever joins or leaves, the member that stays goes on with the partition that it had."""
+    world = World(kafka, tmp_path)
+    stage = world.stage()
+    await world.prepare(stage)
+    async with (
+        running(world, stage, folder=tmp_path / "a") as first,
+        running(world, stage, folder=tmp_path / "b") as second,
+    ):
+        await until(lambda: len(first.tasks()) == len(second.tasks()) == 1, "a partition each")
+        kept = set(second.tasks())
+        async with running(world, stage, folder=tmp_path / "c") as third:
+            await until(lambda: third.worker.groups[stage.name].assigned, "a member without work")
+            await first.stop()
+            await until(lambda: len(second.tasks()) == len(third.tasks()) == 1, "a partition each")
+            assert set(second.tasks()) == kept
+
+
+@pytest.mark.parametrize("seed", [1])
+async def test_two_versions_come_and_go_under_load(kafka: str, tmp_path: Path, seed: int) -> None:
+    """Joins, leaves, crashes and freezes of processes with different inputs lose and double nothing."""
+    world = World(kafka, tmp_path, batch_records=5)
+    short = {"session_timeout_ms": 2_000, "heartbeat_interval_ms": 500}
+    world.settings = world.settings.model_copy(update=short)
+    await world.prepare(world.stage(inputs=(world.input, world.side)))
+    async with Fleet(world, seed) as fleet:
+        await fleet.join(new=False)
+        await fleet.join(new=True)
+        for _ in range(6):
+            for topic in (world.input, world.side):
+                await world.send(*((f"k{number % 10}", topic) for number in range(200)), topic=topic)
+            await fleet.progress(20)
+            await fleet.strike()
+        await fleet.end_new()
+        counts = counted(await world.records(at_least=2_400))
+    assert counts == {f"k{number}": list(range(1, 241)) for number in range(10)}
