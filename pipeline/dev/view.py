@@ -6,7 +6,7 @@ import termios
 import time
 import tty
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -20,8 +20,9 @@ from pipeline.dev.monitor import Monitor, quantile
 from pipeline.dev.progress import ProgressLines
 from pipeline.dev.stack import Stack
 from pipeline.errors import PipelineError
+from pipeline.runtime.restore import Progress
 
-__all__ = ["View"]
+__all__ = ["View", "restore_line"]
 
 _REFRESH_S: Final = 1.0
 
@@ -107,6 +108,8 @@ class View:
         latency = "none yet" if p50 is None else f"p50 {p50} ms  p99 {p99} ms"
         yield Text(f"latency   webhook to activity.enriched  {latency}")
         yield Text(f"lag       {_lags(stack)}")
+        if restoring := restore_line(_restores(stack)):
+            yield Text(f"restoring {restoring}", style="yellow")
         if metrics := monitor.last_metrics:
             counted = "  ".join(
                 f"{name} {metrics['measures'][name]}" for name in ("sent", "delivered", "replies")
@@ -128,6 +131,21 @@ def _lags(stack: Stack) -> str:
     lags = stack.process.worker.last_lags
     told = (f"{name} {'?' if lag is None else lag}" for name, lag in lags.items() if lag != 0)
     return "  ".join(told) or "none"
+
+
+def _restores(stack: Stack) -> list[Progress]:
+    groups = stack.process.worker.groups.values()
+    return [task.restore for group in groups for task in group.tasks.values() if task.state == "restoring"]
+
+
+def restore_line(restores: Sequence[Progress]) -> str:
+    """How far *restores* are, all together, and when the last of them will end; empty without any."""
+    if not restores:
+        return ""
+    done, remaining = sum(each.restored for each in restores), sum(each.remaining for each in restores)
+    per_s, ends = sum(each.per_s for each in restores), [each.eta_s for each in restores]
+    left = "" if None in ends else f"  {max(end or 0.0 for end in ends):.0f} s left"
+    return f"{len(restores)} stores  {done:,} records  {remaining:,} to go  {per_s:,.0f}/s{left}"
 
 
 @contextmanager

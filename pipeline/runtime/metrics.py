@@ -88,8 +88,12 @@ class Metrics:
         self.store_bytes = Gauge(
             "pipeline_store_bytes", "Size of the local store, on disk and in memory", task, registry=r
         )
+        self.restore_records = Gauge("pipeline_restore_records", "Records restored", task, registry=r)
         self.restore_remaining = Gauge(
             "pipeline_restore_remaining", "Offsets still to pass", task, registry=r
+        )
+        self.restore_rate = Gauge(
+            "pipeline_restore_records_per_second", "Rate of the restore in progress", task, registry=r
         )
         self.standby_lag = Gauge(
             "pipeline_standby_lag_records", "Offsets that a standby copy is behind", task, registry=r
@@ -120,7 +124,8 @@ class Metrics:
 
     def forget(self, stage: str, partition: int) -> None:
         """Show nothing of *partition* any more: another process has it now."""
-        for gauge in (self.lag, self.lag_seconds, self.inbox, self.store_bytes, self.restore_remaining):
+        restore = (self.restore_records, self.restore_remaining, self.restore_rate)
+        for gauge in (self.lag, self.lag_seconds, self.inbox, self.store_bytes, *restore):
             try:
                 gauge.remove(stage, str(partition))
             except KeyError:

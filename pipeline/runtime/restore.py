@@ -154,6 +154,7 @@ async def _restore(
     if loading:
         await off_loop(store.end_loading)
     store.apply((), {place.topic: end for place, end in ends.items()})
+    on_progress(Progress(applied, 0))
     return applied
 
 

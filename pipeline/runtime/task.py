@@ -180,6 +180,7 @@ class Task:
         self._flight: _Flight | None = None
         self._refused: set[tuple[str, int]] = set()
         self._refuse_resume = False
+        self.restore = Progress(0, 0)  #: of the state from its changelogs
         self.inbox = Inbox(self._processor.order, high=2 * cluster.settings.batch_records)
         self.next_offsets: dict[str, int] = {}  #: of each input, as committed
         self.read: Stores = Layers(partition, stores_of(unit.stage), self._store)
@@ -212,7 +213,7 @@ class Task:
                 await self._session()
         finally:
             self.state = "stopped"
-            self._store.close()
+            await off_loop(self._store.close)
 
     def stop(self) -> None:
         """Finish the batch, commit it and return."""
@@ -258,7 +259,7 @@ class Task:
 
     async def _open(self, producer: TransactionalProducer) -> None:
         self.state = "starting"
-        self._store.open()
+        await off_loop(self._store.open)
         await producer.start()
         committed = await self._follower.committed(self.partition)
         self.state = "restoring"
@@ -457,7 +458,7 @@ class Task:
         else:
             self._log.error("task.rebuilt", wait_s=round(wait_s, 1), exc_info=error, **told)
         if isinstance(error, StoreError):
-            self._store.wipe(str(error))
+            self._store.condemn(str(error))
         if isinstance(error, RecordRefusedError) and self._flight is not None:
             self._narrow(self._flight)
         elif self._recovery.failures > 1:
@@ -512,7 +513,11 @@ class Task:
 
     def _restoring(self, progress: Progress) -> None:
         labels = (self.unit.stage.name, str(self.partition))
-        self._cluster.metrics.restore_remaining.labels(*labels).set(progress.remaining)
+        metrics = self._cluster.metrics
+        metrics.restore_records.labels(*labels).set(progress.restored)
+        metrics.restore_remaining.labels(*labels).set(progress.remaining)
+        metrics.restore_rate.labels(*labels).set(progress.per_s)
+        self.restore = progress
 
     def _begun(self) -> Event[Any]:
         """The cause of what an effect begins by itself."""
