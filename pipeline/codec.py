@@ -6,11 +6,10 @@ ones only what they need. The value of a typed topic is JSON; that of ``sources.
 ``dead-letters`` is the bytes as they came.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
@@ -26,10 +25,16 @@ __all__ = [
     "Codec",
     "Fetched",
     "Header",
+    "Made",
     "Output",
+    "Places",
+    "Read",
     "Record",
+    "Sent",
+    "Writer",
     "encode",
     "new_traceparent",
+    "sent_as_outputs",
     "text_headers",
 ]
 
@@ -48,6 +53,10 @@ _KNOWN = frozenset(
         *("traceparent", "backfill"),
     }
 )
+
+#: How many keys of a topic a writer remembers the partitions of, and the longest such key.
+_REMEMBERED_KEYS = 100_000
+_REMEMBERED_LENGTH = 256
 
 #: Key and value up to this leave room enough for any headers that the codec makes itself.
 _SURELY_SMALL_BYTES = MAX_RECORD_BYTES // 2
@@ -107,25 +116,6 @@ def new_traceparent(seed: bytes) -> str:
     return f"00-{digest[:32]}-{digest[32:48]}-01"
 
 
-class _Topic:
-    """What the codec looks up of a topic for each record."""
-
-    __slots__ = ("checks", "count", "decoders", "is_raw", "is_table", "only_type", "public", "topic")
-
-    def __init__(self, topic: Topic, count: int, decoders: Mapping[str, msgspec.json.Decoder[Any]]) -> None:
-        self.topic = topic
-        self.count = count
-        self.public = topic.visibility == "public"
-        self.is_table = topic.is_table
-        self.is_raw = topic.types == ("raw",)
-        self.only_type = topic.types[0] if len(topic.types) == 1 else ""
-        self.decoders = {name: decoders[name].decode for name in topic.types if name in decoders}
-        self.checks = {
-            name: () if topic.name == "statistics.posted" else _checks(decoders[name].type)
-            for name in self.decoders
-        }
-
-
 class Codec:
     """
     Decodes and encodes the records of *topics*; each has *partitions* unless it says otherwise.
@@ -142,44 +132,43 @@ class Codec:
     ) -> None:
         self.topics = topics
         self.application_id = application_id
-        decoders = _DECODERS | {name: msgspec.json.Decoder(struct) for name, struct in types.items()}
+        self._decoders = _DECODERS | {name: msgspec.json.Decoder(struct) for name, struct in types.items()}
         self._names = {struct: name for name, struct in types.items()}
-        self._topics = {
-            name: _Topic(topic, topic.partitions or partitions, decoders) for name, topic in topics.items()
-        }
+        self._counts = {name: topic.partitions or partitions for name, topic in topics.items()}
+        self._readers: dict[tuple[str, int], Read] = {}
+        self._writers: dict[str, Writer] = {}
 
     def partitions(self, topic: str) -> int:
         """How many partitions *topic* has."""
-        return self._topics[topic].count
+        return self._counts[topic]
+
+    def reader(self, topic: str, partition: int) -> "Read":
+        """
+        The function that makes events of the records of *partition* of *topic*.
+
+        It raises `RecordError`: no key, null where there are no tombstones, an unknown type, a value that
+        is no JSON or doesn't fit its type, a key of another tenant.
+        """
+        read = self._readers.get((topic, partition))
+        if read is None:
+            read = self._readers[topic, partition] = _reader(self.topics[topic], partition, self._decoders)
+        return read
+
+    def writer(self, stage: str) -> "Writer":
+        """What encodes all that *stage* emits."""
+        writer = self._writers.get(stage)
+        if writer is None:
+            writer = self._writers[stage] = Writer(self, stage)
+        return writer
 
     def decode(self, record: Record) -> Event[Any]:
         """
         The event that *record* holds.
 
         Raises:
-            RecordError: no key, null where there are no tombstones, an unknown type, a value that is
-                no JSON or doesn't fit its type, a key of another tenant.
+            RecordError: as said at ``reader``.
         """
-        return self.event(record.topic, record.partition, record)
-
-    def event(self, topic: str, partition: int, record: Fetched) -> Event[Any]:
-        """As ``decode``, of a *record* that does not say where it stood."""
-        known = self._topics[topic]
-        headers = dict(record.headers)
-        name = _text(headers.get("ce_type")) or known.only_type
-        key = _key(topic, record.key)
-        return Event(
-            topic=topic,
-            key=key,
-            value=self._value(known, record, name, key),
-            type=name,
-            id=_text(headers.get("ce_id")) or f"{topic}/{partition}/{record.offset}",
-            received_at=record.timestamp,
-            occurred_at=Time(_text(headers.get("ce_time"))),
-            traceparent=_text(headers.get("traceparent")),
-            backfill=headers.get("backfill") == b"true",
-            headers=_NOTHING if _KNOWN.issuperset(headers) else _others(record),
-        )
+        return self.reader(record.topic, record.partition)(record)
 
     def encode(self, emit: Emit, cause: Event[Any], stage: str, index: int) -> list[Output]:
         """
@@ -188,37 +177,11 @@ class Codec:
         Raises:
             RecordError: the record would be too large.
         """
-        known = self._topics[emit.topic]
-        key = emit.key.encode()
-        value = emit.value
-        value = value if value is None or type(value) is bytes else _ENCODER.encode(value)
-        if known.public:
-            headers = self._public(known.topic, emit, cause, stage)
-            derived = (
-                _of_content(emit.key, value) if known.is_table else f"{stage}|{cause.id}|{emit.topic}|{index}"
-            )
-            headers.append(("ce_id", (emit.id or sha256(derived.encode()).hexdigest()).encode()))
-        else:
-            headers = [("traceparent", cause.traceparent.encode())] if cause.traceparent else []
-        if cause.backfill:
-            headers.append(("backfill", b"true"))
-        if emit.headers:
-            own = {name for name, _ in emit.headers}
-            headers = [header for header in headers if header[0] not in own]
-            headers += [(name, text.encode()) for name, text in emit.headers]
-        if emit.headers or emit.subject or len(key) + len(value or b"") > _SURELY_SMALL_BYTES:
-            _check_size(emit.topic, key, value, headers)
-        received_at = cause.received_at
-        if known.topic.partitioned_by == "key":
-            return [Output(emit.topic, partition_of(key, known.count), received_at, key, value, headers)]
-        return [
-            Output(emit.topic, partition, received_at, key, value, headers)
-            for partition in self.placed(known.topic, emit.key)
-        ]
+        return self.writer(stage).outputs(emit, cause, index)
 
-    def placed(self, topic: Topic, key: str) -> Iterable[int]:
+    def placed(self, topic: Topic, key: str) -> Sequence[int]:
         """The partitions that a record of *key* goes to."""
-        count = self._topics[topic.name].count
+        count = self._counts[topic.name]
         match topic.partitioned_by:
             case "every":
                 return range(count)
@@ -229,66 +192,244 @@ class Codec:
             case _:
                 return (partition_of(key.encode(), count),)
 
-    def _public(self, topic: Topic, emit: Emit, cause: Event[Any], stage: str) -> list[Header]:
-        return [
-            *_constant(self._type(emit, topic), self.application_id, stage),
-            ("ce_time", (emit.occurred_at or from_ms(cause.received_at)).encode()),
-            ("ce_subject", (emit.subject or emit.key).encode()),
-            ("traceparent", (cause.traceparent or new_traceparent(cause.id.encode())).encode()),
-        ]
-
-    def _type(self, emit: Emit, topic: Topic) -> str:
-        if emit.value is None:
+    def type_of(self, value: Any, topic: Topic) -> str:
+        """The ``ce_type`` of *value* on *topic*; of a tombstone, that of what it removes."""
+        if value is None:
             return topic.types[0]
-        if isinstance(emit.value, bytes):
+        if isinstance(value, bytes):
             return f"{topic.name}.v1"
-        struct = type(emit.value)
+        struct = type(value)
         return self._names.get(struct) or ce_type(struct)
 
-    def _value(self, known: _Topic, record: Fetched, name: str, key: str) -> Any:
-        raw = record.value
-        if raw is None:
-            if known.is_table:
-                return None
-            raise RecordError("null", f"{known.topic.name} has no tombstones, so a value must be there")
-        if known.is_raw:
-            return _received(raw, text_headers(record.headers))
-        decode = known.decoders.get(name)
-        if decode is None:
-            raise RecordError("unknown-type", f"{name or 'no ce_type'!r} may not stand on {known.topic.name}")
+
+#: Makes an event of a record.
+Read: TypeAlias = Callable[[Fetched], Event[Any]]
+
+
+def _reader(topic: Topic, partition: int, decoders: Mapping[str, msgspec.json.Decoder[Any]]) -> Read:
+    name = topic.name
+    only_type = topic.types[0] if len(topic.types) == 1 else ""
+    known = {type_: _Typed(decoders[type_], topic) for type_ in topic.types if type_ in decoders}
+
+    def valued(record: Fetched, headers: Mapping[str, bytes], type_: str, key: str) -> Any:
+        raw, typed = record.value, known.get(type_)
+        if raw is None or typed is None:
+            return _untyped(topic, type_, raw, headers)
         try:
-            value = decode(raw)
+            value = typed.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RecordError("invalid-value", f"no {name}: {error}") from error
-        for check in known.checks[name]:
-            check(value, key)
+            raise RecordError("invalid-value", f"no {type_}: {error}") from error
+        if typed.check is not None:
+            typed.check(value, key)
         return value
 
+    def read(record: Fetched) -> Event[Any]:
+        key = _key(name, record.key)
+        headers = dict(record.headers)
+        if not headers:
+            value = valued(record, headers, only_type, key)
+            place = f"{name}/{partition}/{record.offset}"
+            return Event(
+                topic=name, key=key, value=value, type=only_type, id=place, received_at=record.timestamp
+            )
+        get = headers.get
+        type_ = _text(get("ce_type")) or only_type
+        return Event(
+            topic=name,
+            key=key,
+            value=valued(record, headers, type_, key),
+            type=type_,
+            id=_text(get("ce_id")) or f"{name}/{partition}/{record.offset}",
+            received_at=record.timestamp,
+            occurred_at=Time(_text(get("ce_time"))),
+            traceparent=_text(get("traceparent")),
+            backfill=get("backfill") == b"true",
+            headers=_NOTHING if _KNOWN.issuperset(headers) else _others(headers),
+        )
 
-@lru_cache(maxsize=1024)
-def _constant(name: str, application_id: str, stage: str) -> tuple[Header, ...]:
-    return (
-        ("ce_specversion", b"1.0"),
-        ("ce_type", name.encode()),
-        ("ce_source", f"/{application_id}/{stage}".encode()),
-        ("content-type", b"application/json"),
-    )
+    return read
 
 
-def _of_content(key: str, value: bytes | None) -> str:
-    return f"{key}|{sha256(value or b'').hexdigest()}"
+def _untyped(topic: Topic, type_: str, raw: bytes | None, headers: Mapping[str, bytes]) -> Any:
+    if raw is None:
+        if topic.is_table:
+            return None
+        raise RecordError("null", f"{topic.name} has no tombstones, so a value must be there")
+    if topic.types == ("raw",):
+        return _received(raw, text_headers(headers.items()))
+    raise RecordError("unknown-type", f"{type_ or 'no ce_type'!r} may not stand on {topic.name}")
+
+
+class _Typed:
+    """How values of one type are read from one topic."""
+
+    __slots__ = ("check", "decode")
+
+    def __init__(self, decoder: msgspec.json.Decoder[Any], topic: Topic) -> None:
+        self.decode = decoder.decode
+        self.check = None if topic.name == "statistics.posted" else _check(decoder.type)
+
+
+#: Refuses a value that its key does not belong to: stages find a record's state by its key.
+_Check: TypeAlias = Callable[[Any, str], None]
+
+
+def _check(struct: Any) -> _Check | None:
+    """What has to hold between a value of type *struct* and its key."""
+    fields = getattr(struct, "__struct_fields__", ())
+    if "tenant" not in fields:
+        return None
+    return _of_contact if "contact_key" in fields else _of_tenant
+
+
+def _of_tenant(value: Any, key: str) -> None:
+    tenant: str | None = value.tenant
+    if tenant is not None and not key.startswith((f"{tenant}:", f"{tenant}|")):
+        raise RecordError("wrong-key", f"the key does not belong to tenant {tenant}")
+
+
+def _of_contact(value: Any, key: str) -> None:
+    _of_tenant(value, key)
+    if value.contact_key is not None and key != value.contact_key:
+        raise RecordError("wrong-key", "the key is not the value's contact key")
+
+
+#: A record on its way to a known partition: timestamp, key, value, headers.
+Sent: TypeAlias = tuple[int, bytes | None, bytes | None, list[Header]]
+
+#: Topic and partition -> what goes there, in order.
+Places: TypeAlias = dict[tuple[str, int], list[Sent]]
+
+
+def sent_as_outputs(places: Places) -> list[Output]:
+    """The records of *places*, place by place."""
+    return [
+        Output(topic, partition, *sent) for (topic, partition), records in places.items() for sent in records
+    ]
+
+
+#: An emit, its cause, and which of the outcome's it is.
+Made: TypeAlias = tuple[Emit, Event[Any], int]
+
+
+class Writer:
+    """Encodes all that one stage emits."""
+
+    def __init__(self, codec: Codec, stage: str) -> None:
+        self._codec = codec
+        self._stage = stage
+        self._targets: dict[str, _Target] = {}
+
+    def outputs(self, emit: Emit, cause: Event[Any], index: int) -> list[Output]:
+        """
+        The records that *emit* amounts to, the *index*-th of what the stage made of *cause*.
+
+        Raises:
+            RecordError: the record would be too large.
+        """
+        places: Places = {}
+        self.write(((emit, cause, index),), places)
+        return sent_as_outputs(places)
+
+    def write(self, made: Iterable[Made], places: Places) -> None:
+        """
+        Add the records that *made* amounts to, in order, to *places*.
+
+        Raises:
+            RecordError: a record would be too large.
+        """
+        targets, encode_value = self._targets, _ENCODER.encode
+        for emit, cause, index in made:
+            target = targets.get(emit.topic) or self._target(emit.topic)
+            key, value = emit.key, emit.value
+            raw = value if value is None or type(value) is bytes else encode_value(value)
+            if target.public:
+                headers = [
+                    *(target.constant.get(type(value)) or target.learn(value)),
+                    ("ce_time", (emit.occurred_at or from_ms(cause.received_at)).encode()),
+                    ("ce_subject", (emit.subject or key).encode()),
+                    ("traceparent", (cause.traceparent or new_traceparent(cause.id.encode())).encode()),
+                    ("ce_id", (emit.id or self._derived(target, emit, raw, cause, index)).encode()),
+                ]
+            else:
+                headers = [("traceparent", cause.traceparent.encode())] if cause.traceparent else []
+            if cause.backfill:
+                headers.append(("backfill", b"true"))
+            if emit.headers:
+                headers = _replaced(headers, emit.headers)
+            sent = (cause.received_at, key.encode(), raw, headers)
+            if emit.headers or emit.subject or (raw is not None and len(raw) > _SURELY_SMALL_BYTES):
+                _check_size(emit.topic, sent)
+            for partition in target.remembered.get(key) or target.placed(key):
+                place = (emit.topic, partition)
+                if place in places:
+                    places[place].append(sent)
+                else:
+                    places[place] = [sent]
+
+    def _derived(
+        self, target: "_Target", emit: Emit, raw: bytes | None, cause: Event[Any], index: int
+    ) -> str:
+        if target.is_table:
+            text = f"{emit.key}|{sha256(raw or b'').hexdigest()}"
+        else:
+            text = f"{self._stage}|{cause.id}|{emit.topic}|{index}"
+        return sha256(text.encode()).hexdigest()
+
+    def _target(self, topic: str) -> "_Target":
+        target = self._targets[topic] = _Target(self._codec, topic, self._stage)
+        return target
+
+
+class _Target:
+    """What a writer looks up of one topic for each record."""
+
+    def __init__(self, codec: Codec, topic: str, stage: str) -> None:
+        self.public = codec.topics[topic].visibility == "public"
+        self.is_table = codec.topics[topic].is_table
+        self.constant: dict[type, tuple[Header, ...]] = {}  # by the value's type
+        self.remembered: dict[str, Sequence[int]] = {}  # key -> partitions
+        self._codec = codec
+        self._topic = codec.topics[topic]
+        self._source = f"/{codec.application_id}/{stage}"
+
+    def learn(self, value: Any) -> tuple[Header, ...]:
+        """The headers that all values of *value*'s type have here."""
+        made = self.constant[type(value)] = (
+            ("ce_specversion", b"1.0"),
+            ("ce_type", self._codec.type_of(value, self._topic).encode()),
+            ("ce_source", self._source.encode()),
+            ("content-type", b"application/json"),
+        )
+        return made
+
+    def placed(self, key: str) -> Sequence[int]:
+        """The partitions of *key*, remembered."""
+        found = self._codec.placed(self._topic, key)
+        if len(self.remembered) >= _REMEMBERED_KEYS:
+            self.remembered.clear()
+        if len(key) <= _REMEMBERED_LENGTH:  # ids come from outside, and the memory is by number of keys
+            self.remembered[key] = found
+        return found
 
 
 def _text(header: bytes | None) -> str:
     return str(header, "utf-8", "replace") if header else ""
 
 
-def _others(record: Fetched) -> Mapping[str, str]:
-    return {name: text for name, text in text_headers(record.headers).items() if name not in _KNOWN}
+def _others(headers: Mapping[str, bytes]) -> Mapping[str, str]:
+    return {name: text for name, text in text_headers(headers.items()).items() if name not in _KNOWN}
 
 
-def _check_size(topic: str, key: bytes, value: bytes | None, headers: Iterable[Header]) -> None:
-    size = len(key) + len(value or b"") + sum(len(name) + len(text) for name, text in headers)
+def _replaced(headers: list[Header], own: Sequence[tuple[str, str]]) -> list[Header]:
+    """*headers* with *own* ones instead of those of the same names."""
+    names = {name for name, _ in own}
+    return [each for each in headers if each[0] not in names] + [(name, text.encode()) for name, text in own]
+
+
+def _check_size(topic: str, sent: Sent) -> None:
+    _, key, value, headers = sent
+    size = len(key or b"") + len(value or b"") + sum(len(name) + len(text) for name, text in headers)
     if size > MAX_RECORD_BYTES:
         raise RecordError("too-large", f"a record of {size} bytes for {topic}; at most {MAX_RECORD_BYTES}")
 
@@ -300,28 +441,6 @@ def _key(topic: str, key: bytes | None) -> str:
         return key.decode()
     except UnicodeDecodeError as error:
         raise RecordError("wrong-key", "the key is no UTF-8 text") from error
-
-
-#: Refuses a value that its key does not belong to: stages find a record's state by its key.
-_Check = Callable[[Any, str], None]
-
-
-def _checks(struct: Any) -> tuple[_Check, ...]:
-    """What has to hold between a value of type *struct* and its key."""
-    fields = getattr(struct, "__struct_fields__", ())
-    owned: tuple[_Check, ...] = (_of_tenant,) if "tenant" in fields else ()
-    return (*owned, _of_contact) if owned and "contact_key" in fields else owned
-
-
-def _of_tenant(value: Any, key: str) -> None:
-    tenant: str | None = value.tenant
-    if tenant is not None and not key.startswith((f"{tenant}:", f"{tenant}|")):
-        raise RecordError("wrong-key", f"the key does not belong to tenant {tenant}")
-
-
-def _of_contact(value: Any, key: str) -> None:
-    if value.contact_key is not None and key != value.contact_key:
-        raise RecordError("wrong-key", "the key is not the value's contact key")
 
 
 def _received(body: bytes, headers: Mapping[str, str]) -> Received:

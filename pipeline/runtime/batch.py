@@ -14,17 +14,28 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from functools import partial
-from typing import Any, TypeAlias, final
+from typing import Any, final
 
 import msgspec
 
-from pipeline.codec import Codec, Fetched, Output, Record, encode, text_headers
+from pipeline.codec import (
+    Codec,
+    Fetched,
+    Made,
+    Output,
+    Places,
+    Read,
+    Record,
+    encode,
+    sent_as_outputs,
+    text_headers,
+)
 from pipeline.effects import Change
 from pipeline.errors import BrokerError, RecordError, StageFailed
 from pipeline.instants import Time
 from pipeline.partitioning import partition_of
 from pipeline.runtime.state import Backend, Changes, Layers
-from pipeline.stage import Cursor, Delete, Emit, Event, Outcome, Posted, Put, Reject, Stage, Store, Write
+from pipeline.stage import Cursor, Delete, Event, Outcome, Posted, Put, Reject, Stage, Store, Write
 
 __all__ = ["Batch", "Pending", "Processor", "stores_of"]
 
@@ -53,9 +64,6 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     backfill: bool
 
 
-#: An emit that is not encoded yet, its cause, and which of the outcome's it is.
-_Made: TypeAlias = tuple[Emit, Event[Any], int]
-
 #: Kept for every stage that can resume: sequence number -> cursor.
 CURSORS: Store[Pending] = Store("cursors", Pending)
 
@@ -64,12 +72,17 @@ CURSORS: Store[Pending] = Store("cursors", Pending)
 class Batch(msgspec.Struct, kw_only=True):
     """The outcome of one batch; all of it is committed in one transaction."""
 
-    outputs: list[Output]
+    places: Places  #: what is to be written, by topic and partition
     changes: Changes
     next_offsets: dict[str, int]  #: input topic -> offset to commit
     records: int = 0
     reasons: dict[str, int] = {}  #: of its dead letters, with how many there are of each
     failures: int = 0  #: dead letters of unexpected exceptions
+
+    @property
+    def outputs(self) -> list[Output]:
+        """All that is to be written, place by place."""
+        return sent_as_outputs(self.places)
 
     @property
     def dead_letters(self) -> int:
@@ -105,6 +118,7 @@ class Processor:
         self.layers = Layers(partition, stores_of(stage), backend, cached)
         self._partition = partition
         self._codec = codec
+        self._writer = codec.writer(stage.name)
         self._mask = mask
         self._stops = stops
         self._order = {topic: index for index, topic in enumerate((*stage.inputs, f"{stage.name}.redrive"))}
@@ -120,7 +134,8 @@ class Processor:
 
     def _begin(self) -> None:
         self.layers.push()
-        self._made: list[Output | _Made] = []
+        self._made: list[Made] = []
+        self._dead: list[Output] = []
         self._latest: dict[tuple[str, str], int] = {}
         self._next_offsets: dict[str, int] = {}
         self._records = 0
@@ -193,7 +208,7 @@ class Processor:
         except Exception:  # noqa: BLE001 - whose fault it was shows when each outcome is tried
             self._compute_again()
             batch = self._encoded()
-        if not (batch.next_offsets or batch.outputs or batch.changes.by_store):
+        if not (batch.next_offsets or batch.places or batch.changes.by_store):
             self.layers.pop()
             self._open()
             return None
@@ -212,16 +227,12 @@ class Processor:
 
     def _encoded(self) -> Batch:
         self._add_up()
-        encode, stage = self._codec.encode, self.stage.name
-        outputs: list[Output] = []
-        for made in self._made:
-            if isinstance(made, Output):
-                outputs.append(made)
-            else:
-                emit, cause, index = made
-                outputs += encode(emit, cause, stage, index)
+        places: Places = {}
+        self._writer.write(self._made, places)
+        for topic, partition, timestamp, key, value, headers in self._dead:
+            places.setdefault((topic, partition), []).append((timestamp, key, value, headers))
         return Batch(
-            outputs=outputs,
+            places=places,
             changes=self.layers.changes(),
             next_offsets=self._next_offsets,
             records=self._records,
@@ -247,11 +258,10 @@ class Processor:
             self._add_up()
 
     def _take_all(self, topic: str, records: Sequence[Fetched]) -> None:
-        decode, step, add = self._codec.event, self.stage.step, self._add
-        partition, layers = self._partition, self.layers
+        read, step, layers, add = self._reader(topic), self.stage.step, self.layers, self._add
         for record in records:
             try:
-                event = decode(topic, partition, record)
+                event = read(record)
                 add(step(layers, event), event, topic, record)
             except RecordError as error:
                 self._dead_letter(topic, record, Reject(error.reason, str(error)), 1)
@@ -259,7 +269,11 @@ class Processor:
                 raise
             except Exception as error:  # noqa: BLE001 - a poison record must not stop the stage
                 self._unexpected(topic, record, error, 1)
-            self._passed(topic, record)
+            self._next_offsets[topic] = record.offset + 1
+            self._records += 1
+
+    def _reader(self, topic: str) -> Read:
+        return self._codec.reader(topic, self._partition)
 
     def _take_redriven(self, topic: str, record: Fetched) -> None:
         attempts = 1
@@ -341,8 +355,7 @@ class Processor:
 
     def _try(self, outcome: Outcome, cause: Event[Any]) -> None:
         """Raise what an output or a value of *outcome* raises that cannot be encoded."""
-        for index, emit in enumerate(outcome.emit):
-            self._codec.encode(emit, cause, self.stage.name, index)
+        self._writer.write(_made(outcome, cause), {})
         self.layers.check(outcome.writes)
 
     def _add_up(self) -> None:
@@ -361,8 +374,9 @@ class Processor:
         self, outcome: Outcome, cause: Event[Any], topic: str, record: Fetched, attempts: int = 1
     ) -> None:
         self._write(outcome, cause)
-        for reject in outcome.reject:
-            self._dead_letter(topic, record, reject, attempts)
+        if outcome.reject:
+            for reject in outcome.reject:
+                self._dead_letter(topic, record, reject, attempts)
         if outcome.more:
             self._keep(outcome.more, cause)
         if outcome.postings:
@@ -371,18 +385,19 @@ class Processor:
     def _write(self, outcome: Outcome, cause: Event[Any]) -> None:
         if self._trying:
             self._try(outcome, cause)
-        made = self._made
-        for index, emit in enumerate(outcome.emit):
-            if emit.topic in self._tables:  # of a table key only the last record is of use
-                place = (emit.topic, emit.key)
-                earlier = self._latest.get(place)
-                if earlier is not None:
-                    made[earlier] = (emit, cause, index)
-                    continue
-                self._latest[place] = len(made)
-            made.append((emit, cause, index))
         if outcome.writes:
             self.layers.write(outcome.writes)
+        made, index = self._made, 0
+        for emit in outcome.emit:
+            if emit.topic in self._tables:  # of a table key only the last record is of use
+                place = (emit.topic, emit.key)
+                earlier = self._latest.setdefault(place, len(made))
+                if earlier < len(made):
+                    made[earlier] = (emit, cause, index)
+                    index += 1
+                    continue
+            made.append((emit, cause, index))
+            index += 1
 
     def _dead_letter(self, topic: str, record: Fetched, reject: Reject, attempts: int) -> None:
         self._reasons[reject.reason] += 1
@@ -396,7 +411,7 @@ class Processor:
         output = Output(
             "dead-letters", partition, record.timestamp, record.key, record.value, kept + provenance
         )
-        self._made.append(_bounded(output))
+        self._dead.append(_bounded(output))
 
     def _keep(self, cursors: tuple[Cursor, ...], cause: Event[Any]) -> None:
         if self._cursor_number is None:
@@ -443,6 +458,10 @@ def _origin(topic: str, partition: int, record: Fetched) -> tuple[str, str, str]
         if all(name in told for name in ("dl_topic", "dl_partition", "dl_offset")):
             return told["dl_topic"], told["dl_partition"], told["dl_offset"]
     return topic, str(partition), str(record.offset)
+
+
+def _made(outcome: Outcome, cause: Event[Any]) -> list[Made]:
+    return [(emit, cause, index) for index, emit in enumerate(outcome.emit)]
 
 
 def _bounded(output: Output) -> Output:

@@ -1,7 +1,7 @@
 """What a process tells of itself, in Prometheus's terms; the names are documented in ``docs/metrics.md``."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import HistogramMetricFamily
@@ -23,14 +23,17 @@ class Latencies(Collector):
         self._sums: dict[str, float] = {}
         registry.register(self)
 
-    def observe(self, topic: str, seconds: Iterable[float]) -> None:
-        """Count all of *seconds* for *topic*."""
+    def observe(self, topic: str, now_ms: int, begun_ms: list[int]) -> None:
+        """Count for *topic* the times that passed until *now_ms* since each of *begun_ms*."""
         counts = self._counts.setdefault(topic, [0] * (len(_SECONDS) + 1))
-        total = 0.0
-        for each in seconds:
-            counts[bisect_left(_SECONDS, each)] += 1
-            total += each
-        self._sums[topic] = self._sums.get(topic, 0.0) + total
+        begun_ms.sort()
+        above = len(begun_ms)
+        for index, bound in enumerate(_SECONDS):
+            older = bisect_left(begun_ms, now_ms - 1_000 * bound)
+            counts[index] += above - older
+            above = older
+        counts[-1] += above
+        self._sums[topic] = self._sums.get(topic, 0.0) + (len(begun_ms) * now_ms - sum(begun_ms)) / 1000
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Give the registry what was counted."""

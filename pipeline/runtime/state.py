@@ -78,22 +78,17 @@ class Changes:
 class _Layer(dict[str, Any]):
     """What one batch wrote to one store: key -> value, None where deleted."""
 
-    __slots__ = ("_sorted",)
+    __slots__ = ("sorted_keys",)
 
     def __init__(self) -> None:
         super().__init__()
-        self._sorted: list[str] | None = None  # text order by code point is byte order of UTF-8
-
-    def put(self, key: str, value: Any) -> None:
-        if self._sorted is not None and key not in self:
-            insort(self._sorted, key)
-        self[key] = value
+        self.sorted_keys: list[str] | None = None  # text order by code point is byte order of UTF-8
 
     def within(self, start: str, end: str) -> list[str]:
         """Its keys from *start* to before *end*; sorted once, so that a scan costs what it finds."""
-        if self._sorted is None:
-            self._sorted = sorted(self)
-        return self._sorted[bisect_left(self._sorted, start) : bisect_left(self._sorted, end)]
+        if self.sorted_keys is None:
+            self.sorted_keys = sorted(self)
+        return self.sorted_keys[bisect_left(self.sorted_keys, start) : bisect_left(self.sorted_keys, end)]
 
 
 class _View:
@@ -109,24 +104,16 @@ class _View:
         self._cached = cached
         # Two generations of decoded committed values: what is used goes into the young one, and when
         # that is full the old one is forgotten.
-        self._young: dict[str, Any] = {}
+        self.young: dict[str, Any] = {}
         self._old: dict[str, Any] = {}
 
-    def get(self, key: str) -> Any:
-        for layer in self.layers:
-            value = layer.get(key, _MISSING)
-            if value is not _MISSING:
-                return value
-        value = self._young.get(key, _MISSING)
-        return self._committed(key) if value is _MISSING else value
-
-    def _committed(self, key: str) -> Any:
+    def committed(self, key: str) -> Any:
         value = self._old.get(key, _MISSING)
         if value is _MISSING:
             found = self._backend.get((self._prefix + key).encode())
             value = None if found is None else self.decode(found)
         if self._cached:
-            self._young[key] = value
+            self.young[key] = value
             self._age()
         return value
 
@@ -134,17 +121,17 @@ class _View:
         """The oldest layer now stands in the backend."""
         layer = self.layers.pop()
         if self._cached and layer:
-            self._young.update(layer)
+            self.young.update(layer)
             self._age()
 
     def _age(self) -> None:
-        if len(self._young) >= self._cached:
-            self._old, self._young = self._young, {}
+        if len(self.young) >= self._cached:
+            self._old, self.young = self.young, {}
 
     def forget(self) -> None:
         """Drop the layers, and what is remembered of the backend."""
         self.layers.clear()
-        self._young, self._old = {}, {}
+        self.young, self._old = {}, {}
 
     def encoded(self) -> list[tuple[bytes, bytes | None]]:
         """The newest layer in bytes."""
@@ -200,8 +187,14 @@ class Layers:
 
     def get(self, store: Store[T], key: str) -> T | None:
         """The value under *key*, the newest layer first."""
-        value: T | None = self._views[store.name].get(key)
-        return value
+        view = self._views[store.name]
+        value: T | None
+        for layer in view.layers:
+            value = layer.get(key, _MISSING)
+            if value is not _MISSING:
+                return value
+        value = view.young.get(key, _MISSING)
+        return view.committed(key) if value is _MISSING else value
 
     def scan(self, store: Store[T], start: str, end: str, limit: int = 500) -> Iterator[tuple[str, T]]:
         """At most *limit* entries with ``start <= key < end``, layers merged over the backend."""
@@ -232,9 +225,12 @@ class Layers:
 
     def write(self, writes: Iterable[Write]) -> None:
         """Apply *writes* to the newest layer; whether they can be encoded shows in ``changes``."""
+        views = self._views
         for write in writes:
-            value = write.value if type(write) is Put else None
-            self._views[write.store.name].layers[0].put(write.key, value)
+            layer = views[write.store.name].layers[0]
+            if layer.sorted_keys is not None and write.key not in layer:
+                insort(layer.sorted_keys, write.key)
+            layer[write.key] = write.value if type(write) is Put else None
 
     def changes(self) -> Changes:
         """

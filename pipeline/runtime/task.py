@@ -9,7 +9,7 @@ begins anew from what is committed.
 
 import asyncio
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable
 from logging import DEBUG, WARNING
 from typing import Any, Protocol, final
@@ -19,7 +19,7 @@ import msgspec
 import structlog
 from aiokafka import TopicPartition
 
-from pipeline.codec import Codec, Fetched, Output, Record, new_traceparent
+from pipeline.codec import Codec, Fetched, Places, Record, new_traceparent
 from pipeline.effects import Change, Unit
 from pipeline.errors import PipelineError, RecordError, StageFailed
 from pipeline.instants import Time, to_ms
@@ -403,7 +403,7 @@ class Task:
         started = time.perf_counter()
         self._flight = flight
         offsets = {TopicPartition(topic, self.partition): at for topic, at in batch.next_offsets.items()}
-        ends = await producer.commit([*batch.outputs, *self._changelog_outputs(batch)], offsets)
+        ends = await producer.commit(batch.places | self._changelog_places(batch), offsets)
         reached = {topic: end for (topic, _), end in ends.items() if topic in self._changelogs}
         self._store.apply(batch.changes, reached)
         self._processor.committed()
@@ -437,14 +437,9 @@ class Task:
             expected = batch.reasons.keys() <= _EXPECTED_REASONS
             self._log.log(DEBUG if expected else WARNING, "record.dead_lettered", reasons=batch.reasons)
         now = self.now()
-        ages: defaultdict[str, list[float]] = defaultdict(list)
-        for output in batch.outputs:
-            ages[output.topic].append((now - output.timestamp) / 1000)
-        for topic, seconds_of_topic in ages.items():
-            metrics.outputs.labels(topic).inc(len(seconds_of_topic))
-            metrics.output_latency.observe(topic, seconds_of_topic)
-        if (occurred_ms := _event_time(batch)) is not None:
-            metrics.event_delay.labels(stage).set((now - occurred_ms) / 1000)
+        for (topic, _), records in batch.places.items():
+            metrics.outputs.labels(topic).inc(len(records))
+            metrics.output_latency.observe(topic, now, [timestamp for timestamp, *_ in records])
 
     def _failed(self, error: Exception) -> float:
         """Note why the session ended, and narrow down what cannot be written; seconds to wait."""
@@ -502,14 +497,13 @@ class Task:
             self._cluster.settings.transaction_timeout_ms / 1000 * 2,
         )
 
-    def _changelog_outputs(self, batch: Batch) -> list[Output]:
+    def _changelog_places(self, batch: Batch) -> Places:
         topics = {store: topic for topic, store in self._changelogs.items()}
         now = self.now()
-        return [
-            Output(topics[store], self.partition, now, key, value, [])
+        return {
+            (topics[store], self.partition): [(now, key, value, []) for key, value in entries]
             for store, entries in batch.changes.by_store.items()
-            for key, value in entries
-        ]
+        }
 
     def _restoring(self, progress: Progress) -> None:
         labels = (self.unit.stage.name, str(self.partition))

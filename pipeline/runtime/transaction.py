@@ -22,7 +22,7 @@ from aiokafka.errors import (
     RecordListTooLargeError,
 )
 
-from pipeline.codec import Output
+from pipeline.codec import Places, Sent
 from pipeline.errors import BrokerError
 from pipeline.runtime.closing import stop_producer
 from pipeline.runtime.connection import Connection
@@ -39,6 +39,9 @@ _ABOUT_RECORDS = (
 
 #: Answers to a producer that another one has replaced, or that overran its transaction's time.
 _FENCED = (ProducerFenced, InvalidProducerEpoch)
+
+#: Records appended between two looks at the clock.
+_APPENDED = 200
 
 Ends = dict[tuple[str, int], int]
 
@@ -90,9 +93,9 @@ class TransactionalProducer:
             async with asyncio.timeout(self._timeout_s):
                 await self._producer.start()
 
-    async def commit(self, outputs: Sequence[Output], offsets: Mapping[TopicPartition, int]) -> Ends:
+    async def commit(self, places: Places, offsets: Mapping[TopicPartition, int]) -> Ends:
         """
-        Write *outputs* and commit *offsets* in one transaction.
+        Write what *places* hold and commit *offsets* in one transaction.
 
         Returns:
             For every partition written to, the offset after its last record.
@@ -104,7 +107,7 @@ class TransactionalProducer:
         with broker_errors("committing a transaction"):
             async with asyncio.timeout(self._timeout_s):
                 await self._producer.begin_transaction()
-                ends = await self._send(outputs)
+                ends = await self._send(places)
                 if offsets:
                     await self._producer.send_offsets_to_transaction(dict(offsets), self._group_id)
                 await self._producer.commit_transaction()
@@ -114,13 +117,10 @@ class TransactionalProducer:
         """Give the producer up, whatever state it is in."""
         await stop_producer(self._producer)
 
-    async def _send(self, outputs: Sequence[Output]) -> Ends:
-        by_partition: dict[tuple[str, int], list[Output]] = {}
-        for output in outputs:
-            by_partition.setdefault((output.topic, output.partition), []).append(output)
+    async def _send(self, places: Places) -> Ends:
         sent: list[tuple[tuple[str, int], int, asyncio.Future[Any]]] = []
         try:
-            for place, records in by_partition.items():
+            for place, records in places.items():
                 await self._send_to(place, records, sent)
             results = await asyncio.gather(*(future for _, _, future in sent))
         finally:
@@ -135,19 +135,16 @@ class TransactionalProducer:
     async def _send_to(
         self,
         place: tuple[str, int],
-        records: Sequence[Output],
+        records: Sequence[Sent],
         sent: list[tuple[tuple[str, int], int, asyncio.Future[Any]]],
     ) -> None:
         """Send *records* in batches, one after another: two pending ones to one partition race."""
         pace = Pace()
-        builder = self._producer.create_batch()
-        for record in records:
-            if not _appended(builder, record):
-                sent.append((place, builder.record_count(), await self._submitted(builder, place)))
-                builder = self._producer.create_batch()
-                _appended(builder, record)
-            await pace.breathe()
-        sent.append((place, builder.record_count(), await self._submitted(builder, place)))
+        begun = 0
+        while begun < len(records):
+            builder = self._producer.create_batch()
+            begun = await _filled(builder, records, begun, pace)
+            sent.append((place, builder.record_count(), await self._submitted(builder, place)))
 
     async def _submitted(self, builder: Any, place: tuple[str, int]) -> asyncio.Future[Any]:
         builder.close()
@@ -155,9 +152,16 @@ class TransactionalProducer:
         return future
 
 
-def _appended(builder: Any, record: Output) -> bool:
-    """Whether *record* still fitted into *builder*."""
-    return (
-        builder.append(timestamp=record.timestamp, key=record.key, value=record.value, headers=record.headers)
-        is not None
-    )
+async def _filled(builder: Any, records: Sequence[Sent], begun: int, pace: Pace) -> int:
+    """Append *records* from number *begun* on, as many as *builder* takes; the number of the next one."""
+    append = builder.append
+    for number in range(begun, len(records), _APPENDED):
+        for next_one, (timestamp, key, value, headers) in enumerate(
+            records[number : number + _APPENDED], number
+        ):
+            if append(timestamp=timestamp, key=key, value=value, headers=headers) is None:
+                if next_one == begun:
+                    raise BrokerError("a record does not fit into a batch of its own")
+                return next_one
+        await pace.breathe()
+    return len(records)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.codec import Output
+from pipeline.codec import Places
 from pipeline.errors import BrokerError
 from pipeline.runtime import names
 from pipeline.runtime.transaction import TransactionalProducer
@@ -117,11 +117,11 @@ async def test_a_zombie_adds_nothing(kafka: str, tmp_path: Path) -> None:
     connection, group = world.cluster().connection, names.group_id(world.id, stage.name)
     zombie = TransactionalProducer(connection, f"{world.id}.zombie.0", group, 10)
     heir = TransactionalProducer(connection, f"{world.id}.zombie.0", group, 10)
-    output = Output(world.output, 0, 1, b"k", b"{}", [("ce_subject", b"zombie")])
+    places: Places = {(world.output, 0): [(1, b"k", b"{}", [("ce_subject", b"zombie")])]}
     await zombie.start()
     await heir.start()
     with pytest.raises(BrokerError):
-        await zombie.commit([output], {})
+        await zombie.commit(places, {})
     await heir.commit([output._replace(headers=[("ce_subject", b"heir")])], {})
     await zombie.drop()
     await heir.drop()
