@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.codec import Codec, Output, Record
+from pipeline.codec import Codec, Places, Record
 from pipeline.effects import Unit
 from pipeline.identity import Identity
 from pipeline.logs import mask
@@ -79,7 +79,10 @@ async def play(cluster: Cluster, story: Driver, made: Iterable[Stage]) -> None:
     producer = TransactionalProducer(cluster.connection, "same.story", "same", 30)
     await producer.start()
     records = [record for topic in SOURCES for record in story.records(topic)]
-    await producer.commit([Output(*r[:2], r.timestamp, r.key, r.value, list(r.headers)) for r in records], {})
+    places: Places = {}
+    for r in records:
+        places.setdefault((r.topic, r.partition), []).append((r.timestamp, r.key, r.value, list(r.headers)))
+    await producer.commit(places, {})
     await producer.drop()
     for stage in made:
         async with started(Worker([Unit(stage=stage)], cluster), cluster) as one:

@@ -1,6 +1,5 @@
 """Exactly once against a real Kafka: outputs, changelog and offsets stand together or not at all."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,9 @@ class _DiesBeforeCommit:
     def __init__(self, failures: int) -> None:
         self.left = failures
 
-    async def __call__(self, producer: TransactionalProducer, outputs: Sequence[Output]) -> Any:
+    async def __call__(self, producer: TransactionalProducer, places: Places) -> Any:
         await producer._producer.begin_transaction()
-        await producer._send(outputs)
+        await producer._send(places)
         self.left -= 1
         raise BrokerError("died between the produce and the commit")
 
@@ -122,7 +121,7 @@ async def test_a_zombie_adds_nothing(kafka: str, tmp_path: Path) -> None:
     await heir.start()
     with pytest.raises(BrokerError):
         await zombie.commit(places, {})
-    await heir.commit([output._replace(headers=[("ce_subject", b"heir")])], {})
+    await heir.commit({(world.output, 0): [(1, b"k", b"{}", [("ce_subject", b"heir")])]}, {})
     await zombie.drop()
     await heir.drop()
     assert await world.told(at_least=1) == ["heir"]
