@@ -57,8 +57,7 @@ class Window(NamedTuple):
 
 def hour_of(at: int) -> Span:
     """The hour of UTC that holds *at*."""
-    start = at - at % _HOUR_MS
-    return Span(HOUR, start, start + _HOUR_MS)
+    return _hour(at // _HOUR_MS)
 
 
 def day_of(at: int, zone: ZoneInfo) -> Span:
@@ -68,11 +67,8 @@ def day_of(at: int, zone: ZoneInfo) -> Span:
     Days begin at the first instant that is their local midnight, or that follows a midnight left out
     by daylight saving; so they neither overlap nor leave gaps, even where clocks go back over midnight.
     """
-    day = datetime.fromtimestamp(at / 1000, zone).date()
-    end = _midnight(day + timedelta(days=1), zone)
-    if at >= end:
-        return Span(DAY, end, _midnight(day + timedelta(days=2), zone))
-    return Span(DAY, _midnight(day, zone), end)
+    first, second = _days_of_hour(at // _HOUR_MS, zone)
+    return first if at < first.end else second
 
 
 @lru_cache(maxsize=16_384)
@@ -111,6 +107,22 @@ def _is_start(text: str) -> bool:
         return instants.parse(text) == text
     except ValueError:
         return False
+
+
+@lru_cache(maxsize=16_384)
+def _hour(number: int) -> Span:
+    return Span(HOUR, number * _HOUR_MS, (number + 1) * _HOUR_MS)
+
+
+@lru_cache(maxsize=16_384)
+def _days_of_hour(number: int, zone: ZoneInfo) -> tuple[Span, Span]:
+    """The day in which an hour of UTC begins, and the one after, in which it may end."""
+    at = number * _HOUR_MS
+    day = datetime.fromtimestamp(at / 1000, zone).date()
+    if at >= _midnight(day + timedelta(days=1), zone):
+        day += timedelta(days=1)
+    first, second, third = (_midnight(day + timedelta(days=ahead), zone) for ahead in range(3))
+    return Span(DAY, first, second), Span(DAY, second, third)
 
 
 @lru_cache(maxsize=16_384)

@@ -69,7 +69,7 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     window_key: str
     partition: int
     measures: Measures
-    revision: int = 0  #: grows by 1 with each change of this partition's share
+    revision: int = 0  #: grows with each change of this partition's share
 
 
 @registered("engagement.metrics.v1")

@@ -1,7 +1,7 @@
 """Arithmetic of `Measures`: exact, so that every order of additions ends equal."""
 
-from collections.abc import Mapping
 from decimal import Context, Decimal, Inexact, InvalidOperation, Rounded
+from functools import lru_cache
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -10,19 +10,15 @@ from pipeline import histogram
 from pipeline.errors import RecordError
 from pipeline.events import Measures, Ratios
 
-__all__ = ["ZERO", "Delta", "combined", "decimal_text", "plus", "price", "ratios"]
+__all__ = ["ZERO", "Delta", "decimal_text", "plus", "price", "ratios", "summed", "units"]
 
 ZERO = Measures()
 
-#: Names of the counting measures; ``cost`` and ``reply_seconds`` are added in ways of their own.
-COUNTS = tuple(name for name in Measures.__struct_fields__ if name not in {"cost", "reply_seconds"})
-
-#: Prices within these powers of ten add up exactly under `EXACT`, up to 10^40 of them.
+#: Prices have digits within these powers of ten.
 LARGEST, SMALLEST = 18, -18
+
+#: Wide enough for 10^40 of the largest prices; what would not be exact raises.
 EXACT = Context(prec=80, traps=[Inexact, Rounded, InvalidOperation])
-
-
-NOTHING = Decimal(0)
 
 
 class _Countable(Protocol):
@@ -34,12 +30,12 @@ C = TypeVar("C", bound=_Countable)
 
 
 class Delta:
-    """What is to be added to some measures: counts by name, a cost, replies by bucket."""
+    """What is to be added to some measures: counts by name, a cost in `units`, replies by bucket."""
 
     __slots__ = ("cost", "counts", "replies")
 
     def __init__(
-        self, counts: dict[str, int] | None = None, cost: Decimal = NOTHING, bucket: int | None = None
+        self, counts: dict[str, int] | None = None, cost: int = 0, bucket: int | None = None
     ) -> None:
         self.counts = counts.copy() if counts else {}
         self.cost = cost
@@ -47,49 +43,61 @@ class Delta:
 
     def add(self, other: "Delta", sign: int = 1) -> None:
         """Add *other*, or with *sign* -1 take it away."""
+        counts = self.counts
         for name, count in other.counts.items():
-            self.counts[name] = self.counts.get(name, 0) + sign * count
-        for name, count in other.replies.items():
-            self.replies[name] = self.replies.get(name, 0) + sign * count
-        if other.cost:
-            self.cost = EXACT.add(self.cost, sign * other.cost)
+            counts[name] = counts.get(name, 0) + sign * count
+        if other.replies:
+            for name, count in other.replies.items():
+                self.replies[name] = self.replies.get(name, 0) + sign * count
+        self.cost += sign * other.cost
 
 
-def plus(values: C, delta: Delta, besides: Mapping[str, int] | None = None) -> C:
-    """*values*, any struct with fields named as those of `Measures`, with *delta* and *besides* added."""
-    counts = {**delta.counts, **besides} if besides else delta.counts
+def plus(values: C, delta: Delta) -> C:
+    """*values*, any struct with fields named as those of `Measures`, with *delta* added."""
     changes: dict[str, object] = {
-        name: getattr(values, name) + count for name, count in counts.items() if count
+        name: getattr(values, name) + count for name, count in delta.counts.items() if count
     }
     if delta.cost:
-        changes["cost"] = decimal_text(EXACT.add(Decimal(getattr(values, "cost")), delta.cost))  # noqa: B009
+        changes["cost"] = decimal_text(units(getattr(values, "cost")) + delta.cost)  # noqa: B009
     if delta.replies and hasattr(values, "reply_seconds"):
         changes["reply_seconds"] = histogram.merged(values.reply_seconds, delta.replies)
-    return _replaced(values, changes) if changes else values
+    return msgspec.structs.replace(values, **changes) if changes else values  # type: ignore[type-var]
 
 
-def combined(one: Measures, other: Measures, sign: int = 1) -> Measures:
-    """The sum of *one* and *other*, or with *sign* -1 their difference."""
-    delta = Delta({name: getattr(other, name) for name in COUNTS}, Decimal(other.cost))
-    delta.replies = other.reply_seconds
-    total = Delta()
-    total.add(delta, sign)
-    return plus(one, total)
+def summed(total: Measures, new: Measures, old: Measures) -> Measures:
+    """*total* with *new* in the place of *old*; *total* itself where nothing changes."""
+    changes: dict[str, object] = {}
+    for name in Measures.__struct_fields__:
+        one, other = getattr(new, name), getattr(old, name)
+        if one == other:
+            continue
+        now = getattr(total, name)
+        match name:
+            case "cost":
+                changes[name] = decimal_text(units(now) + units(one) - units(other))
+            case "reply_seconds":
+                less = {bucket: -count for bucket, count in other.items()}
+                changes[name] = histogram.merged(histogram.merged(now, one), less)
+            case _:
+                changes[name] = now + one - other
+    return msgspec.structs.replace(total, **changes) if changes else total
 
 
 def ratios(measures: Measures) -> Ratios:
     """The ratios of *measures*; null where the divisor is 0."""
+    sent, messaged = measures.sent, measures.contacts_messaged
     return Ratios(
-        delivery=_ratio(measures.delivered, measures.sent),
-        failure=_ratio(measures.failed, measures.sent),
-        reply=_ratio(measures.repliers, measures.contacts_messaged),
-        opt_out=_ratio(measures.opt_outs, measures.contacts_messaged),
+        delivery=round(measures.delivered / sent, 6) if sent else None,
+        failure=round(measures.failed / sent, 6) if sent else None,
+        reply=round(measures.repliers / messaged, 6) if messaged else None,
+        opt_out=round(measures.opt_outs / messaged, 6) if messaged else None,
     )
 
 
-def price(text: str) -> Decimal:
+@lru_cache(maxsize=4_096)
+def price(text: str) -> int:
     """
-    The price *text*.
+    The price *text* in `units`.
 
     Raises:
         RecordError: it is no decimal, or has digits beyond 10^±18.
@@ -100,17 +108,16 @@ def price(text: str) -> Decimal:
         raise RecordError("invalid-price", "the price is no decimal") from None
     if not value.is_finite() or value.adjusted() > LARGEST or int(value.as_tuple().exponent) < SMALLEST:
         raise RecordError("invalid-price", "the price has digits beyond 10^18 or 10^-18")
-    return value
+    return units(text)
 
 
-def decimal_text(value: Decimal) -> str:
-    """*value* without exponent and trailing zeros; 0 has no sign."""
-    return format(EXACT.normalize(value), "f") if value else "0"
+@lru_cache(maxsize=16_384)
+def units(text: str) -> int:
+    """The decimal *text* as a whole number of 10^-18."""
+    return int(EXACT.to_integral_exact(EXACT.scaleb(Decimal(text), -SMALLEST)))
 
 
-def _ratio(part: int, whole: int) -> float | None:
-    return round(part / whole, 6) if whole else None
-
-
-def _replaced(values: C, changes: dict[str, object]) -> C:
-    return msgspec.structs.replace(values, **changes)  # type: ignore[type-var]
+def decimal_text(amount: int) -> str:
+    """*amount* `units` as a decimal without exponent and trailing zeros; 0 has no sign."""
+    sign, digits = "-" if amount < 0 else "", f"{abs(amount):0{1 - SMALLEST}d}"
+    return f"{sign}{digits[:SMALLEST]}.{digits[SMALLEST:]}".rstrip("0").rstrip(".")

@@ -28,7 +28,7 @@ from pipeline.events import Measures, Partial, Tick, WindowMetrics
 from pipeline.histogram import quantile
 from pipeline.instants import Time, from_ms, to_ms
 from pipeline.stage import NOTHING, Cursor, Delete, Emit, Event, Outcome, Put, Stage, Store, Stores, Write
-from pipeline.stages.measures import ZERO, combined, ratios
+from pipeline.stages.measures import ZERO, ratios, summed
 from pipeline.windows import Window
 
 __all__ = ["stage"]
@@ -116,8 +116,7 @@ def _add(terms: Terms, read: Stores, event: Event[Partial]) -> Outcome:
         return NOTHING
     kept = Put(SHARES, f"{place}|{share.partition}", Share(event.received_at, share.revision, share.measures))
     total = read.get(TOTALS, place) or _fresh(terms, window)
-    added = combined(share.measures, known.measures if known else ZERO, -1)
-    measures = combined(total.measures, added)
+    measures = summed(total.measures, share.measures, known.measures if known else ZERO)
     if total.revision and measures == total.measures:
         return Outcome(writes=(kept,))
     arrived_at = max(total.arrived_at, event.received_at)

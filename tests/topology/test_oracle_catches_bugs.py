@@ -1,6 +1,6 @@
 """The oracle agrees with the pipeline, and with none of five pipelines that have a bug."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.events import EnrichedContact, MessageReceived, MessageStatusChanged, Partial
 from pipeline.sandbox.oracle import Report
-from pipeline.stage import Emit, Event, Outcome, Stage, Stores
+from pipeline.stage import Emit, Event, Outcome, Posted, Stage, Stores
 from pipeline.stages import engagement
 from tests.topology.oracle_run import GRACE_S, Run
 
@@ -23,12 +23,19 @@ def emitting(name: str, change: Change) -> Callable[[Stage], Stage]:
         if stage.name != name:
             return stage
 
-        def step(read: Stores, event: Event[Any]) -> Outcome:
-            outcome = stage.step(read, event)
-            changed = tuple(emit for emit in map(change, outcome.emit) if emit is not None)
-            return msgspec.structs.replace(outcome, emit=changed)
+        def changed(outcome: Outcome) -> Outcome:
+            emit = tuple(emit for emit in map(change, outcome.emit) if emit is not None)
+            return msgspec.structs.replace(outcome, emit=emit)
 
-        return msgspec.structs.replace(stage, step=step)
+        def step(read: Stores, event: Event[Any]) -> Outcome:
+            return changed(stage.step(read, event))
+
+        def add_up(read: Stores, postings: Sequence[Posted]) -> Iterator[tuple[Event[Any], Outcome]]:
+            assert stage.add_up is not None
+            for cause, outcome in stage.add_up(read, postings):
+                yield cause, changed(outcome)
+
+        return msgspec.structs.replace(stage, step=step, add_up=add_up if stage.add_up else None)
 
     return wrap
 

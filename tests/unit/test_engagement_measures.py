@@ -8,14 +8,16 @@ from hypothesis import strategies as st
 
 from pipeline.errors import RecordError
 from pipeline.events import Measures, Ratios
-from pipeline.stages.measures import ZERO, Delta, combined, decimal_text, plus, price, ratios
+from pipeline.stages.measures import ZERO, Delta, decimal_text, plus, price, ratios, summed, units
 
 PRICES = st.decimals(-(10**6), 10**6, places=6)
 
 
 def measures(number: int, cost: Decimal) -> Measures:
     """Some measures."""
-    return Measures(sent=number, repliers=2 * number, cost=decimal_text(cost), reply_seconds={str(number): 1})
+    return Measures(
+        sent=number, repliers=2 * number, cost=decimal_text(units(str(cost))), reply_seconds={str(number): 1}
+    )
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), PRICES), max_size=8))
@@ -23,9 +25,9 @@ def test_what_is_added_can_be_taken_away(parts: list[tuple[int, Decimal]]) -> No
     """Adding in one order and taking away in another leaves exactly nothing."""
     total = ZERO
     for part in parts:
-        total = combined(total, measures(*part))
+        total = summed(total, measures(*part), ZERO)
     for part in sorted(parts):
-        total = combined(total, measures(*part), -1)
+        total = summed(total, ZERO, measures(*part))
     assert total == ZERO
 
 
@@ -34,7 +36,7 @@ def test_costs_add_up_exactly(prices: list[Decimal]) -> None:
     """The cost is the decimal sum, without exponent or trailing zeros."""
     total = ZERO
     for one in prices:
-        total = plus(total, Delta(cost=one))
+        total = plus(total, Delta(cost=price(str(one))))
     assert Decimal(total.cost) == sum(prices)
     assert "E" not in total.cost
     assert not ("." in total.cost and total.cost.endswith("0"))

@@ -12,7 +12,8 @@ Time     event time decides the window, arrival (``received_at``) what is late; 
 Repeats  redelivered facts change nothing; any order of facts ends in the same totals and measures,
          but: a message's dimensions are those of the first of its facts that comes; an inbound
          message is dead-lettered for being late as a reply only if the outbound message was known
-         when it came; and a share's ``revision`` counts its changes
+         when it came; and which changes of a contact or a share are
+         told one by one depends on the batches: each is told once a batch
 
 What counts where:
 
@@ -37,7 +38,7 @@ What counts where:
 - After a contact's number changed, new facts count under the new key; nothing moves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -57,8 +58,8 @@ from pipeline.events import (
     Tick,
     UsersContactDndUpdated,
 )
-from pipeline.stage import Event, Outcome, Stage, Stores
-from pipeline.stages.engagement import happenings, messages, sweep
+from pipeline.stage import Event, Outcome, Posted, Stage, Stores
+from pipeline.stages.engagement import happenings, messages, shares, sweep, totals
 from pipeline.stages.engagement.ledger import Ledger, Terms
 from pipeline.stages.engagement.state import BOOKINGS, CLOCK, CONTACTS, MEMBERS, SEEN, SHARES, TIMELINES
 
@@ -89,6 +90,7 @@ def stage(
         stores=(CONTACTS, BOOKINGS, TIMELINES, MEMBERS, SEEN, SHARES, CLOCK),
         step=partial(_step, terms),
         resume=partial(sweep.resume, terms),
+        add_up=_add_up,
     )
 
 
@@ -104,6 +106,11 @@ def _step(terms: Terms, read: Stores, event: Event[Any]) -> Outcome:
             return sweep.on_tick(read, event.value)
         case _:
             raise RecordError("unexpected-value", f"expected an activity or a tick, not {type(event.value)}")
+
+
+def _add_up(read: Stores, postings: Sequence[Posted]) -> Iterator[tuple[Event[Any], Outcome]]:
+    yield from totals.add_up(read, postings)
+    yield from shares.add_up(read, postings)
 
 
 def _count(ledger: Ledger, fact: Fact) -> None:

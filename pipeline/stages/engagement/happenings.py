@@ -9,7 +9,6 @@ from pipeline.events import (
 )
 from pipeline.stages.engagement import dimensions
 from pipeline.stages.engagement.ledger import Ledger
-from pipeline.stages.engagement.state import SCOPES
 from pipeline.stages.measures import Delta
 
 __all__ = ["count_conversation", "count_dnd", "count_opt"]
@@ -23,13 +22,13 @@ CLOSED = Delta({"conversations_closed": 1})
 def count_opt(ledger: Ledger, fact: ContactOptedOut | ContactOptedIn) -> None:
     """Count an opt-out or opt-in once; the one that occurred last is the contact's state on Sakari."""
     out = isinstance(fact, ContactOptedOut)
-    ledger.opt("opted_out", ledger.at, out)
+    ledger.opt("opted_out", out=out)
     _count(ledger, OPTED_OUT if out else OPTED_IN, None)
 
 
 def count_dnd(ledger: Ledger, fact: UsersContactDndUpdated) -> None:
     """Let "do not disturb" change the contact's state; it feeds no measure."""
-    ledger.opt("dnd", ledger.at, fact.dnd)
+    ledger.opt("dnd", out=fact.dnd)
     ledger.happened()
 
 
@@ -43,6 +42,5 @@ def _count(ledger: Ledger, delta: Delta, number: str | None) -> None:
     dims = dimensions.of_activity(ledger.activity, number, ledger.terms.max_tags)
     place = ledger.place(ledger.at, dims)
     fresh = ledger.unseen(ledger.admitted(place))
-    for scope in SCOPES:
-        if fresh & scope:
-            ledger.post(place, scope, delta)
+    if fresh:
+        ledger.post(place, fresh, delta)

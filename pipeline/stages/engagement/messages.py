@@ -1,7 +1,6 @@
 """How facts about messages are counted: each changes the booking of its message."""
 
-from collections.abc import Callable
-from decimal import Decimal
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import msgspec
@@ -14,10 +13,13 @@ from pipeline.events import (
     MessageStatusChanged,
 )
 from pipeline.stages.engagement import dimensions, score
-from pipeline.stages.engagement.ledger import Ledger, Place, moment
+from pipeline.stages.engagement.ledger import Ledger, moment
+from pipeline.stages.engagement.postings import Place
 from pipeline.stages.engagement.replies import Conversation
 from pipeline.stages.engagement.state import (
     BOOKINGS,
+    DAY,
+    HOUR,
     SCOPES,
     TOTAL,
     Booking,
@@ -27,7 +29,7 @@ from pipeline.stages.engagement.state import (
     Status,
     booking_key,
 )
-from pipeline.stages.measures import Delta, price
+from pipeline.stages.measures import Delta, decimal_text, price
 
 __all__ = ["count_price", "count_received", "count_sent", "count_status"]
 
@@ -60,9 +62,9 @@ class _Entry:
 
     def keep(self, **changes: object) -> None:
         """The booking now has *changes*."""
+        arrived_at = max(self.booking.arrived_at, self._ledger.arrived_at)
         booking = msgspec.structs.replace(self.booking, **changes)
         if booking != self._known:
-            arrived_at = max(booking.arrived_at, self._ledger.arrived_at)
             self._ledger.put(BOOKINGS, self._key, msgspec.structs.replace(booking, arrived_at=arrived_at))
 
 
@@ -73,10 +75,8 @@ def count_sent(ledger: Ledger, fact: MessageSent) -> None:
     counted = entry.booking.counted | ledger.admitted(entry.place)
     fresh = counted & ~entry.booking.counted
     entry.keep(counted=counted)
-    for scope in SCOPES:
-        if fresh & scope:
-            ledger.post(entry.place, scope, SENT)
     if fresh:
+        ledger.post(entry.place, fresh, SENT)
         outgoing = Outgoing(entry.at, fact.message.id, counted)
         Conversation(ledger, fact).add_outgoing(outgoing, entry.place)
 
@@ -88,9 +88,8 @@ def count_received(ledger: Ledger, fact: MessageReceived) -> None:
     counted = entry.booking.counted | ledger.admitted(entry.place)
     fresh = counted & ~entry.booking.counted
     entry.keep(counted=counted)
-    for scope in SCOPES:
-        if fresh & scope:
-            ledger.post(entry.place, scope, RECEIVED)
+    if fresh:
+        ledger.post(entry.place, fresh, RECEIVED)
     if fresh & TOTAL:
         ledger.weigh(score.INBOUND, entry.at)
     Conversation(ledger, fact).add_incoming(Incoming(entry.at, fact.message.id, ledger.heard_at))
@@ -109,46 +108,56 @@ def count_status(ledger: Ledger, fact: MessageStatusChanged) -> None:
     before = entry.booking.statuses
     after = _merged(before, admitted, lambda known: max(known, told) if known else told)
     entry.keep(statuses=after)
-    for scope, old, new in zip(SCOPES, before, after, strict=True):
-        if old != new:
-            _book_status(ledger, entry.place, scope, old, -1)
-            _book_status(ledger, entry.place, scope, new, 1)
+    for scopes, old, new in _changes(before, after):
+        _book_status(ledger, entry.place, scopes, old, -1)
+        _book_status(ledger, entry.place, scopes, new, 1)
 
 
 def count_price(ledger: Ledger, fact: MessagePriced) -> None:
     """Book an outbound message's segments and cost, by what was told last."""
     entry = _Entry(ledger, fact)
-    cost = price(fact.price)
-    told = Price(ledger.at, str(cost), fact.segments)
+    told = Price(ledger.at, decimal_text(price(fact.price)), fact.segments)
     admitted = ledger.admitted(entry.place)
     before = entry.booking.prices
     after = _merged(before, admitted, lambda known: max(known, told, key=_rank) if known else told)
     entry.keep(prices=after)
-    for scope, old, new in zip(SCOPES, before, after, strict=True):
-        if old != new:
-            _book_price(ledger, entry.place, scope, old, -1)
-            _book_price(ledger, entry.place, scope, new, 1)
+    for scopes, old, new in _changes(before, after):
+        _book_price(ledger, entry.place, scopes, old, -1)
+        _book_price(ledger, entry.place, scopes, new, 1)
 
 
 def _merged(known: PerScope[V], admitted: int, latest: Callable[[V | None], V]) -> PerScope[V]:
-    first, second, third = (
-        latest(value) if admitted & scope else value for scope, value in zip(SCOPES, known, strict=True)
+    total, hour, day = known
+    return (
+        latest(total) if admitted & TOTAL else total,
+        latest(hour) if admitted & HOUR else hour,
+        latest(day) if admitted & DAY else day,
     )
-    return first, second, third
 
 
-def _rank(told: Price) -> tuple[int, Decimal, int]:
-    return told.at, Decimal(told.cost), told.segments
+def _changes(before: PerScope[V], after: PerScope[V]) -> Iterator[tuple[int, V | None, V | None]]:
+    """What changed to what, with all the scopes in which it did; mostly the same in all three."""
+    if before[0] == before[1] == before[2] and after[0] == after[1] == after[2]:
+        if before[0] != after[0]:
+            yield TOTAL | HOUR | DAY, before[0], after[0]
+        return
+    for scope, old, new in zip(SCOPES, before, after, strict=True):
+        if old != new:
+            yield scope, old, new
 
 
-def _book_status(ledger: Ledger, place: Place, scope: int, status: Status | None, sign: int) -> None:
+def _rank(told: Price) -> tuple[int, int, int]:
+    return told.at, price(told.cost), told.segments
+
+
+def _book_status(ledger: Ledger, place: Place, scopes: int, status: Status | None, sign: int) -> None:
     if status is None:
         return
-    ledger.post(place, scope, DELIVERED if status.delivered else NOT_DELIVERED, sign)
-    if scope == TOTAL and status.delivered:
+    ledger.post(place, scopes, DELIVERED if status.delivered else NOT_DELIVERED, sign)
+    if scopes & TOTAL and status.delivered:
         ledger.weigh(score.DELIVERED, status.at, sign)
 
 
-def _book_price(ledger: Ledger, place: Place, scope: int, told: Price | None, sign: int) -> None:
+def _book_price(ledger: Ledger, place: Place, scopes: int, told: Price | None, sign: int) -> None:
     if told is not None:
-        ledger.post(place, scope, Delta({"segments": told.segments}, cost=Decimal(told.cost)), sign)
+        ledger.post(place, scopes, Delta({"segments": told.segments}, cost=price(told.cost)), sign)

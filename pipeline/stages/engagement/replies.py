@@ -15,7 +15,8 @@ from typing import Final, TypeVar
 from pipeline.events import MessageReceived, MessageSent
 from pipeline.histogram import bucket
 from pipeline.stages.engagement import score
-from pipeline.stages.engagement.ledger import Ledger, Place
+from pipeline.stages.engagement.ledger import Ledger
+from pipeline.stages.engagement.postings import Place
 from pipeline.stages.engagement.state import (
     BOOKINGS,
     SCOPES,

@@ -6,6 +6,8 @@ dropped by range; ``arrived_at`` is when the last fact that changed a value was 
 since 1970. *Scopes* are bits: `TOTAL`, `HOUR`, `DAY`.
 """
 
+import re
+from functools import lru_cache
 from urllib.parse import quote
 
 import msgspec
@@ -140,9 +142,13 @@ SHARES: Store[Share] = Store("shares", Share)  # start | window key
 CLOCK: Store[int] = Store("clock", int)  # "swept" -> the tick of the last sweep
 
 
+#: Three parts that read the same percent-encoded, as nearly all do.
+_PLAIN = re.compile(r"[\w.~:-]*(?:\|[\w.~:-]*){2}", re.ASCII)
+
+
 def day_text(at: int) -> str:
     """The UTC day that holds *at*: ``2030-01-01``."""
-    return windows.start_of(at - at % 86_400_000)[:10]
+    return _day(at // 86_400_000)
 
 
 def booking_key(at: int, contact_key: str, account: str, message_id: str) -> str:
@@ -170,5 +176,13 @@ def share_key(window_key: str) -> str:
     return f"{window_key.rpartition('|')[2]}|{window_key}"
 
 
-def _joined(*parts: str) -> str:
-    return "|".join(quote(part, safe=":") for part in parts)
+@lru_cache(maxsize=4_096)
+def _day(number: int) -> str:
+    return windows.start_of(number * 86_400_000)[:10]
+
+
+def _joined(one: str, two: str, three: str) -> str:
+    joined = f"{one}|{two}|{three}"
+    if _PLAIN.fullmatch(joined):
+        return joined
+    return "|".join(quote(part, safe=":") for part in (one, two, three))
