@@ -26,7 +26,7 @@ import uvloop
 from aiokafka import TopicPartition
 from structlog.testing import capture_logs
 
-from pipeline.codec import Codec, Output
+from pipeline.codec import Codec, Output, Places
 from pipeline.effects import Unit
 from pipeline.events import Tick, ce_type
 from pipeline.instants import Time
@@ -142,7 +142,10 @@ async def _write(connection: Connection, outputs: list[Output]) -> None:
     producer = TransactionalProducer(connection, "bench-fill", "bench-fill", 60)
     await producer.start()
     for first in range(0, len(outputs), TRANSACTION):
-        await producer.commit(outputs[first : first + TRANSACTION], {})
+        places: Places = {}
+        for output in outputs[first : first + TRANSACTION]:
+            places.setdefault((output.topic, output.partition), []).append(output[2:])
+        await producer.commit(places, {})
     await producer.drop()
 
 
