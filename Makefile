@@ -6,10 +6,11 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 EXTRAS := runtime,embedded,test
 TESTS  ?= tests
+PARTS  ?=
 # uv installs in seconds what takes pip a minute; where it cannot work, pip does.
 PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup demo test check format constraints clean
+.PHONY: help setup demo test bench check format constraints clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +32,9 @@ demo: setup  ## the main job on a real Kafka, with sandboxes of both APIs
 
 test: setup  ## all tests, or those that TESTS=... names
 	@$(BIN)/python -m pytest $(TESTS)
+
+bench: setup  ## all benchmarks (20 min), or PARTS=peers,restore; writes the README's figures
+	@$(BIN)/python -m tests.bench --parts "$(PARTS)" $(if $(QUICK),--quick)
 
 check: setup  ## ruff, mypy --strict over package and tests, the import rule
 	@$(BIN)/ruff check .
