@@ -7,13 +7,18 @@ STAMP  := $(VENV)/.stamp
 EXTRAS := runtime,embedded,test
 TESTS  ?= tests
 PARTS  ?=
+# The container image: what it is made on, its name, and the name and content of the one for tests.
+BASE_IMAGE ?= python:3.11-slim
+IMAGE      ?= sakari-users-pipeline
+TEST_IMAGE ?= sakari-users-pipeline:test
+BUILD       = docker build --quiet -f deploy/Dockerfile --build-arg BASE_IMAGE=$(BASE_IMAGE)
 # uv installs in seconds what takes pip a minute; where it cannot work, pip does.
 PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup demo test bench check format constraints clean
+.PHONY: help setup demo test bench test-containers image prefetch engine check format constraints clean
 
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv with the pinned versions; does nothing when it is current
 
@@ -32,6 +37,24 @@ demo: setup  ## the main job on a real Kafka, with sandboxes of both APIs
 
 test: setup  ## all tests, or those that TESTS=... names
 	@$(BIN)/python -m pytest $(TESTS)
+
+test-containers: setup engine  ## tests of the image, and those of Kafka against one in a container
+	@$(BUILD) --build-arg EXTRAS=runtime,embedded -t $(TEST_IMAGE) .
+	@TESTCONTAINERS_RYUK_DISABLED=$${TESTCONTAINERS_RYUK_DISABLED:-true} \
+		PIPELINE_TEST_IMAGE=$(TEST_IMAGE) \
+		PIPELINE_TEST_KAFKA=container \
+		PIPELINE_TEST_KAFKA_IMAGE=$${PIPELINE_TEST_KAFKA_IMAGE:-$(TEST_IMAGE)} \
+		$(BIN)/python -m pytest -m "containers or kafka" tests/broker tests/containers
+
+image: engine  ## the container image IMAGE=... on BASE_IMAGE=...
+	@$(BUILD) -t $(IMAGE) .
+
+prefetch: setup engine  ## bring what the image is made of, for builds that reach no network
+	@deploy/prefetch $(BASE_IMAGE)
+
+engine:
+	@docker version >/dev/null 2>&1 || { echo "make: no container engine answers; start one, or name it in DOCKER_HOST," \
+		"or let .ci/engine start Debian's: .ci/engine make prefetch test-containers" >&2; exit 1; }
 
 bench: setup  ## all benchmarks (20 min), or PARTS=peers,restore; writes the README's figures
 	@$(BIN)/python -m tests.bench --parts "$(PARTS)" $(if $(QUICK),--quick)

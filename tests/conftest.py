@@ -2,9 +2,17 @@
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 from tests.kafka_fixture import running_kafka
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what works with the session's Kafka, so that it can be run against another one."""
+    for item in items:
+        if "kafka" in getattr(item, "fixturenames", ()):
+            item.add_marker("kafka")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

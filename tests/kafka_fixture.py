@@ -2,8 +2,9 @@
 The Kafka of the tests, one per session, chosen by ``PIPELINE_TEST_KAFKA``.
 
 ``embedded``, ``container`` or ``HOST:PORT``; by default a container where a Docker engine answers and
-has the image (``PIPELINE_TEST_KAFKA_IMAGE``, default ``apache/kafka:4.3.0``), else embedded. There is
-always one: a Kafka that cannot start fails the tests, it does not skip them.
+has the image (``PIPELINE_TEST_KAFKA_IMAGE``, default ``apache/kafka:4.3.0``), else embedded. The image is
+Kafka's own or the project's, which holds a Kafka too. There is always one: a Kafka that cannot start
+fails the tests, it does not skip them.
 """
 
 import os
@@ -11,14 +12,17 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.runtime.broker import EmbeddedBroker
 from pipeline.runtime.broker_settings import node_settings
 
+if TYPE_CHECKING:
+    from testcontainers.core.container import DockerContainer
+
 CHOICE = "PIPELINE_TEST_KAFKA"
 IMAGE = os.environ.get("PIPELINE_TEST_KAFKA_IMAGE", "apache/kafka:4.3.0")
 CONTROLLER_PORT = 29093
-ENGINE_API = "1.44"
 STARTED = r"Kafka Server started"
 
 
@@ -40,20 +44,27 @@ async def running_kafka(choice: str | None = None) -> AsyncIterator[str]:
 
 def engine_has_image(image: str) -> bool:
     """Return whether a Docker engine answers and has *image* already."""
+    return _entrypoint(image) is not None
+
+
+def _entrypoint(image: str) -> list[str] | None:
+    """Return what *image* starts; None where no Docker engine answers or it has no such image."""
     import docker  # type: ignore[import-untyped]
     from docker.errors import DockerException  # type: ignore[import-untyped]
     from requests import RequestException
 
     if not _engine_listens():
-        return False
-    client = docker.DockerClient.from_env(version=ENGINE_API, timeout=5)
+        return None
     try:
-        client.images.get(image)
+        client = docker.DockerClient.from_env(timeout=5)
+    except DockerException:
+        return None
+    try:
+        return client.images.get(image).attrs["Config"]["Entrypoint"] or []
     except (DockerException, RequestException):
-        return False
+        return None
     finally:
         client.close()
-    return True
 
 
 def _engine_listens() -> bool:
@@ -74,15 +85,27 @@ def container_environment(port: int) -> dict[str, str]:
 
 @asynccontextmanager
 async def _container(image: str) -> AsyncIterator[str]:
+    from tests.containers.hardened import hardened_broker
+
+    port = _free_port()
+    if _entrypoint(image) == ["pipeline"]:
+        container = hardened_broker(port, advertised_host="127.0.0.1", image=image)
+    else:
+        container = _kafkas_own(port, image)
+    with container.with_bind_ports(port, port):
+        yield f"127.0.0.1:{port}"
+
+
+def _kafkas_own(port: int, image: str) -> "DockerContainer":
+    """A container of the image that Kafka's own project makes."""
     from testcontainers.core.container import DockerContainer
     from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
-    port = _free_port()
-    container = DockerContainer(image).with_bind_ports(port, port)
+    started = LogMessageWaitStrategy(STARTED).with_startup_timeout(60)
+    container = DockerContainer(image).waiting_for(started)
     for name, value in container_environment(port).items():
         container.with_env(name, value)
-    with container.waiting_for(LogMessageWaitStrategy(STARTED).with_startup_timeout(60)):
-        yield f"127.0.0.1:{port}"
+    return container
 
 
 def _free_port() -> int:
