@@ -1,5 +1,6 @@
 """What a run of chaos comes to: what the oracle found, and what of it was lost or doubled."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pipeline.sandbox.oracle import Report
@@ -18,20 +19,23 @@ DOUBLED: Final = frozenset(
 ENOUGH: Final = 1_000
 
 
-def judged(report: Report) -> dict[str, Any]:
+def judged(report: Report, repeated: Mapping[str, int]) -> dict[str, Any]:
     """
     The verdict as fields of the summary; ``passed`` also wants that enough was compared.
 
+    *repeated* are records that stand twice, by topic: each is doubled, and a mismatch as well.
     What is ``uncovered`` is told, and fails nothing: a machine may be too slow for windows to close in time.
     """
     counts = report.failed_checks
+    twice = sum(repeated.values())
+    mismatches = report.mismatches + twice
     return {
         "compared": report.compared,
         "lost": sum(count for check, count in counts.items() if check in LOST),
-        "doubled": sum(count for check, count in counts.items() if check in DOUBLED),
-        "mismatches": report.mismatches,
-        "passed": report.mismatches == 0 and report.compared >= ENOUGH,
-        "failed_checks": counts,
+        "doubled": twice + sum(count for check, count in counts.items() if check in DOUBLED),
+        "mismatches": mismatches,
+        "passed": mismatches == 0 and report.compared >= ENOUGH,
+        "failed_checks": {**counts, **{f"{topic} twice": count for topic, count in repeated.items()}},
         "examples": report.examples,
         "uncovered": report.uncovered,
         "dead_letters": report.dead_letters,

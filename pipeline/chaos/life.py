@@ -14,6 +14,7 @@ from typing import Any, Final, final
 import msgspec
 
 from pipeline.chaos.judgement import judged
+from pipeline.chaos.repeats import repeats
 from pipeline.chaos.scene import Options, Scene, make_topics, opened
 from pipeline.chaos.schedule import Fault, schedule
 from pipeline.chaos.strikes import strike
@@ -172,7 +173,7 @@ async def _summary(run: Run, partitions: int) -> dict[str, Any]:
         "faults_missed": run.missed.total(),
         **await _counts(run),
         "activity_enriched": topics["activity.enriched"],
-        **judged(report),
+        **judged(report, repeats(records)),
     }
 
 
