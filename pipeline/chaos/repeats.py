@@ -1,9 +1,9 @@
 """
 Records that stand twice: what exactly once forbids, whether or not anybody downstream would notice.
 
-The oracle compares what the numbers come to. Decode knows a fact again, and a table's last value hides the one
-before; so a transaction that was done twice may leave no wrong number. Here every record of a topic of events
-has to have an id of its own, and every dead letter a place of its own that it comes from.
+The oracle compares what the numbers come to. Decode knows a fact again, and a table's last value hides the
+one before; so a transaction that was done twice may leave no wrong number. Here every record of a topic of
+events has to have an id of its own, and every dead letter a place of its own that it comes from.
 """
 
 from collections import Counter

@@ -1,5 +1,6 @@
 """The verdict of a run of chaos: what counts as lost, as doubled, and as enough."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,11 +10,13 @@ from pipeline.chaos.repeats import repeats
 from pipeline.codec import Record
 from pipeline.sandbox.oracle import Report
 
+ORACLE = (Path(__file__).parents[2] / "pipeline" / "sandbox").glob("oracle_*.py")
+
 
 def report(compared: int = ENOUGH, **failed: int) -> Report:
     """What the oracle might say; underscores in the names of checks are spaces."""
     counts = {name.replace("_", " "): count for name, count in failed.items()}
-    fields: dict[str, Any] = dict.fromkeys(("checks", "nonzero", "dead_letters"), {})
+    fields: dict[str, Any] = {name: {} for name in ("checks", "nonzero", "dead_letters")}
     fields |= dict.fromkeys(("windows", "closed_windows", "late", "unobservable_opts"), 1)
     total = sum(counts.values())
     return Report(compared=compared, mismatches=total, examples=[], failed_checks=counts, **fields)
@@ -84,10 +87,5 @@ def test_a_dead_letter_of_one_record_stands_once() -> None:
 
 def test_the_oracle_has_the_checks_that_are_counted() -> None:
     """A check that is renamed there is not silently left out here."""
-    from pathlib import Path
-
-    import pipeline.sandbox
-
-    folder = Path(str(pipeline.sandbox.__file__)).parent
-    told = "".join(path.read_text() for path in folder.glob("oracle_*.py"))
+    told = "".join(path.read_text() for path in ORACLE)
     assert [check for check in LOST | DOUBLED if f'"{check}"' not in told] == []
