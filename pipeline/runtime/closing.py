@@ -20,6 +20,9 @@ _log = structlog.get_logger(__name__)
 #: Bound of an orderly stop, and again of taking down what is left, in seconds.
 STOP_S = 2.0
 
+#: Pause before what did not end is cancelled again, in seconds.
+_AGAIN_S = 0.05
+
 #: What a client raises that is in no state to be stopped any more.
 _EXPECTED = (KafkaError, OSError, RuntimeError, AssertionError, AttributeError)
 
@@ -40,8 +43,8 @@ async def stop_producer(producer: AIOKafkaProducer) -> None:
     """Give *producer* up, whatever state it is in; takes at most twice `STOP_S`."""
     _ignore_deliveries(producer)
     if not await _stopped(producer, "producer"):
-        sender = getattr(producer, "_sender", None)
-        await _taken_down([getattr(sender, "sender_task", None)], producer.client)
+        owners = [getattr(producer, name, None) for name in ("_sender", "_message_accumulator")]
+        await _taken_down(owners, producer.client)
     # a fenced producer keeps an exception that nobody asks for, and asyncio would complain
     waiter = getattr(getattr(producer, "_txn_manager", None), "_transaction_waiter", None)
     if waiter is not None and waiter.done():
@@ -51,11 +54,8 @@ async def stop_producer(producer: AIOKafkaProducer) -> None:
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
     """Leave the group if there is one, and give *consumer* up; takes at most twice `STOP_S`."""
     if not await _stopped(consumer, "consumer"):
-        coordinator = getattr(consumer, "_coordinator", None)
-        fetcher = getattr(consumer, "_fetcher", None)
-        names = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task")
-        tasks = [getattr(coordinator, name, None) for name in names]
-        await _taken_down([*tasks, getattr(fetcher, "_fetch_task", None)], getattr(consumer, "_client", None))
+        owners = [getattr(consumer, name, None) for name in ("_coordinator", "_fetcher")]
+        await _taken_down(owners, getattr(consumer, "_client", None))
 
 
 def _ignore_deliveries(producer: AIOKafkaProducer) -> None:
@@ -67,6 +67,7 @@ def _ignore_deliveries(producer: AIOKafkaProducer) -> None:
 
 
 def _ask(future: asyncio.Future[Any]) -> None:
+    """Retrieve the exception of *future*, or asyncio would complain that nobody did."""
     if not future.cancelled():
         future.exception()
 
@@ -81,16 +82,31 @@ async def _stopped(client: AIOKafkaConsumer | AIOKafkaProducer, kind: str) -> bo
     return True
 
 
-async def _taken_down(tasks: list[asyncio.Task[Any] | None], client: Any) -> None:
-    """Cancel *tasks* and close the connections, whatever comes of it."""
-    running = [task for task in tasks if task is not None and not task.done()]
-    for task in running:
-        task.cancel()
+async def _taken_down(owners: list[Any], client: Any) -> None:
+    """Cancel every task that runs a method of one of *owners*, and close the connections."""
     try:
         async with asyncio.timeout(STOP_S):
+            while running := _tasks_of(owners):  # some swallow a cancellation, or wait for others that do
+                for task in running:
+                    task.add_done_callback(_ask)
+                    task.cancel()
+                await asyncio.wait(running, timeout=_AGAIN_S)
             if client is not None:
                 await client.close()
-            if running:
-                await asyncio.wait(running)
     except (*_EXPECTED, TimeoutError) as error:
         _log.debug("client.abandoned", error=type(error).__name__)
+
+
+def _tasks_of(owners: list[Any]) -> list[asyncio.Task[Any]]:
+    """
+    The tasks whose outermost coroutine is a method of one of *owners*.
+
+    Those that a sender begins for each request are known to nobody but a local variable of its own, and
+    without it they go on for ever, asking for a coordinator through a client that is closed.
+    """
+    return [task for task in asyncio.all_tasks() if any(_self_of(task) is owner for owner in owners if owner)]
+
+
+def _self_of(task: asyncio.Task[Any]) -> Any:
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return None if frame is None else frame.f_locals.get("self")
