@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from logging import DEBUG, WARNING
 from typing import Any, Protocol, final
 from weakref import WeakKeyDictionary
@@ -440,6 +441,8 @@ class Task:
         for (topic, _), records in batch.places.items():
             metrics.outputs.labels(topic).inc(len(records))
             metrics.output_latency.observe(topic, now, [timestamp for timestamp, *_ in records])
+        if (occurred_ms := _event_time(batch)) is not None:
+            metrics.event_delay.labels(stage).set((now - occurred_ms) / 1000)
 
     def _failed(self, error: Exception) -> float:
         """Note why the session ended, and narrow down what cannot be written; seconds to wait."""
@@ -524,10 +527,9 @@ class Task:
 
 def _event_time(batch: Batch) -> int | None:
     """When what the last output tells of happened, in ms since 1970; None where it does not say."""
-    if not batch.outputs or batch.outputs[-1].topic == "dead-letters":
-        return None
-    text = next((value for name, value in batch.outputs[-1].headers if name == "ce_time"), b"")
-    try:
-        return to_ms(Time(text.decode()))
-    except ValueError:
-        return None
+    for (topic, _), records in batch.places.items():
+        text = next((value for name, value in records[-1][3] if name == "ce_time"), b"")
+        if text and topic != "dead-letters":
+            with suppress(ValueError):
+                return to_ms(Time(text.decode()))
+    return None
