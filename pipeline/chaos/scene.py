@@ -98,6 +98,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     nodes: Mapping[str, Node]
     proxies: Mapping[str, Proxy]
     processes: Mapping[str, Supervised]
+    away: asyncio.Lock  #: held by whoever takes a broker away: the next one waits until it is back
 
     @property
     def connection(self) -> Connection:
@@ -137,6 +138,7 @@ async def opened(
             nodes=nodes,
             proxies=proxies,
             processes=_processes(folder, sandbox.settings, settings, ports[0]),
+            away=asyncio.Lock(),
         )
 
 

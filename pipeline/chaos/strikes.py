@@ -82,19 +82,21 @@ async def _frozen(scene: Scene, fault: Fault) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _broker_killed(scene: Scene, fault: Fault) -> AsyncIterator[None]:
     node = scene.nodes[fault.target]
-    await node.kill()
-    yield
-    await node.start()
+    async with scene.away:
+        await node.kill()
+        yield
+        await node.start()
 
 
 @asynccontextmanager
 async def _broker_frozen(scene: Scene, fault: Fault) -> AsyncIterator[None]:
     node = scene.nodes[fault.target]
-    node.freeze()
-    try:
-        yield
-    finally:
-        node.thaw()
+    async with scene.away:
+        node.freeze()
+        try:
+            yield
+        finally:
+            node.thaw()
 
 
 @asynccontextmanager
