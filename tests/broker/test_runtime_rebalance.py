@@ -130,7 +130,7 @@ async def test_a_join_moves_only_what_it_must(kafka: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("seed", [1])
 async def test_two_versions_come_and_go_under_load(kafka: str, tmp_path: Path, seed: int) -> None:
     """Joins, leaves, crashes and freezes of processes with different inputs lose and double nothing."""
-    world = World(kafka, tmp_path, batch_records=5)
+    world = World(kafka, tmp_path, batch_records=5, standby=1)
     short = {"session_timeout_ms": 2_000, "heartbeat_interval_ms": 500}
     world.settings = world.settings.model_copy(update=short)
     await world.prepare(world.stage(inputs=(world.input, world.side)))

@@ -10,13 +10,16 @@ from tests.broker.runtime_world import World, running, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+#: Longest that a process may take to start and join, in seconds.
+START_S = 90.0
+
 #: Records sent before the freeze, and again after the thaw.
 COUNT = 300
 
 
 def short_sessions(kafka: str, folder: Path) -> World:
-    """A world whose processes are given up within two seconds of silence."""
-    world = World(kafka, folder, batch_records=10)
+    """A world whose processes are given up within two seconds of silence, and follow each other's state."""
+    world = World(kafka, folder, batch_records=10, standby=1)
     short = {"session_timeout_ms": 2_000, "heartbeat_interval_ms": 500}
     world.settings = world.settings.model_copy(update=short)
     return world
@@ -29,13 +32,13 @@ def numbered(first: int, end: int) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("before", ["send_offsets_to_transaction", "commit_transaction"])
 async def test_a_zombie_adds_nothing(kafka: str, tmp_path: Path, before: str) -> None:
-    """Frozen within a transaction for longer than its session, it is refused when it goes on."""
+    """Frozen within a transaction for longer than its session, it is refused, also in its heir's standby."""
     world = short_sessions(kafka, tmp_path)
     stage = world.stage()
     await world.prepare(stage)
     zombies = started(world, tmp_path / "zombie", freeze_at=5, freeze_before=before)
     async with running(world, stage, folder=tmp_path / "heir") as heir, zombies as zombie:
-        await until(lambda: len(heir.tasks()) == 1, "a partition each")
+        await until(lambda: len(heir.tasks()) == 1, "a partition each", START_S)
         await world.send(*numbered(0, COUNT))
         await zombie.frozen()
         await until(lambda: set(heir.tasks()) == {0, 1}, "its partition with its heir")
