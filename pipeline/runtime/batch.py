@@ -5,9 +5,10 @@ A `Processor` runs one stage on one partition. Records are taken one by one; eac
 writes of the steps before it. ``close`` ends the batch, which is the records to send, the changes of
 the stores and the offsets to commit, and begins the next on top of it. It knows no Kafka and no clock.
 
-Only at the close is anything encoded, since of a table key only the last emit is sent. Where something
-then cannot be encoded, the batch is computed once more, with each outcome tried as soon as it is there:
-so the record to blame is found, and nothing of its outcome is kept.
+Events are encoded after each run of records, while they are in the processor's cache; state and table
+records at the close, since of a key only the last is sent. Where something cannot be encoded, the batch
+is computed once more, with each outcome tried as soon as it is there: so the record to blame is found,
+and nothing of its outcome is kept.
 """
 
 import hashlib
@@ -26,6 +27,7 @@ from pipeline.codec import (
     Places,
     Read,
     Record,
+    Sent,
     encode,
     sent_as_outputs,
     text_headers,
@@ -134,9 +136,10 @@ class Processor:
 
     def _begin(self) -> None:
         self.layers.push()
-        self._made: list[Made] = []
-        self._dead: list[Output] = []
-        self._latest: dict[tuple[str, str], int] = {}
+        self._places: Places = {}
+        self._dead: Places = {}
+        self._made: list[Made] = []  # what is not encoded yet
+        self._latest: dict[tuple[str, str], Made] = {}  # by topic and key, of tables
         self._next_offsets: dict[str, int] = {}
         self._records = 0
         self._failures = 0
@@ -158,6 +161,10 @@ class Processor:
         """
         self._actions.append(partial(self._take, topic, records))
         self._take(topic, records)
+        try:
+            self._encode()
+        except Exception:  # noqa: BLE001 - whose fault it was shows when each outcome is tried
+            self._compute_again()
 
     def refuse(self, topic: str, record: Fetched, reason: Reject, attempts: int) -> None:
         """Dead-letter *record* without a step: its outputs cannot be written."""
@@ -204,10 +211,10 @@ class Processor:
     def close(self) -> Batch | None:
         """End the batch and begin the next; None if nothing happened."""
         try:
-            batch = self._encoded()
-        except Exception:  # noqa: BLE001 - whose fault it was shows when each outcome is tried
+            batch = self._closed()
+        except Exception:  # noqa: BLE001 - as in take
             self._compute_again()
-            batch = self._encoded()
+            batch = self._closed()
         if not (batch.next_offsets or batch.places or batch.changes.by_store):
             self.layers.pop()
             self._open()
@@ -225,14 +232,16 @@ class Processor:
         self._cursor_number = None
         self._open()
 
-    def _encoded(self) -> Batch:
+    def _encode(self) -> None:
+        made, self._made = self._made, []
+        self._writer.write(made, self._places)
+
+    def _closed(self) -> Batch:
         self._add_up()
-        places: Places = {}
-        self._writer.write(self._made, places)
-        for topic, partition, timestamp, key, value, headers in self._dead:
-            places.setdefault((topic, partition), []).append((timestamp, key, value, headers))
+        self._encode()
+        self._writer.write(self._latest.values(), self._places)
         return Batch(
-            places=places,
+            places=self._places | self._dead,
             changes=self.layers.changes(),
             next_offsets=self._next_offsets,
             records=self._records,
@@ -387,17 +396,12 @@ class Processor:
             self._try(outcome, cause)
         if outcome.writes:
             self.layers.write(outcome.writes)
-        made, index = self._made, 0
-        for emit in outcome.emit:
+        made = self._made
+        for index, emit in enumerate(outcome.emit):
             if emit.topic in self._tables:  # of a table key only the last record is of use
-                place = (emit.topic, emit.key)
-                earlier = self._latest.setdefault(place, len(made))
-                if earlier < len(made):
-                    made[earlier] = (emit, cause, index)
-                    index += 1
-                    continue
-            made.append((emit, cause, index))
-            index += 1
+                self._latest[emit.topic, emit.key] = (emit, cause, index)
+            else:
+                made.append((emit, cause, index))
 
     def _dead_letter(self, topic: str, record: Fetched, reject: Reject, attempts: int) -> None:
         self._reasons[reject.reason] += 1
@@ -408,10 +412,8 @@ class Processor:
         provenance = [(name, value.encode()) for name, value in zip(PROVENANCE, values, strict=True)]
         kept = [(name, value) for name, value in record.headers if name not in PROVENANCE]
         partition = partition_of(key, self._codec.partitions("dead-letters"))
-        output = Output(
-            "dead-letters", partition, record.timestamp, record.key, record.value, kept + provenance
-        )
-        self._dead.append(_bounded(output))
+        sent = (record.timestamp, record.key, record.value, kept + provenance)
+        self._dead.setdefault(("dead-letters", partition), []).append(_bounded(sent))
 
     def _keep(self, cursors: tuple[Cursor, ...], cause: Event[Any]) -> None:
         if self._cursor_number is None:
@@ -464,14 +466,15 @@ def _made(outcome: Outcome, cause: Event[Any]) -> list[Made]:
     return [(emit, cause, index) for index, emit in enumerate(outcome.emit)]
 
 
-def _bounded(output: Output) -> Output:
-    """*output*, without its value where that would make it too large for any broker."""
-    size = len(output.key or b"") + len(output.value or b"")
-    size += sum(len(name) + len(value or b"") for name, value in output.headers)
+def _bounded(sent: Sent) -> Sent:
+    """*sent*, without its value where that would make it too large for any broker."""
+    timestamp, key, value, headers = sent
+    size = len(key or b"") + len(value or b"")
+    size += sum(len(name) + len(value or b"") for name, value in headers)
     if size <= MAX_DEAD_LETTER_BYTES:
-        return output
-    cut = ("dl_cut_bytes", str(len(output.value or b"")).encode())
-    return output._replace(value=None, headers=[*output.headers, cut])
+        return sent
+    cut = ("dl_cut_bytes", str(len(value or b"")).encode())
+    return timestamp, key, None, [*headers, cut]
 
 
 def _as_record(event: Event[Any]) -> Record:

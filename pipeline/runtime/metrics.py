@@ -23,17 +23,18 @@ class Latencies(Collector):
         self._sums: dict[str, float] = {}
         registry.register(self)
 
-    def observe(self, topic: str, now_ms: int, begun_ms: list[int]) -> None:
-        """Count for *topic* the times that passed until *now_ms* since each of *begun_ms*."""
+    def observe(self, topic: str, now_ms: int, begun_ms: list[int], weight: int = 1) -> None:
+        """Count for *topic* the times that passed until *now_ms* since each of *begun_ms*, *weight* times."""
         counts = self._counts.setdefault(topic, [0] * (len(_SECONDS) + 1))
         begun_ms.sort()
         above = len(begun_ms)
         for index, bound in enumerate(_SECONDS):
             older = bisect_left(begun_ms, now_ms - 1_000 * bound)
-            counts[index] += above - older
+            counts[index] += weight * (above - older)
             above = older
-        counts[-1] += above
-        self._sums[topic] = self._sums.get(topic, 0.0) + (len(begun_ms) * now_ms - sum(begun_ms)) / 1000
+        counts[-1] += weight * above
+        passed_ms = weight * (len(begun_ms) * now_ms - sum(begun_ms))
+        self._sums[topic] = self._sums.get(topic, 0.0) + passed_ms / 1000
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Give the registry what was counted."""
