@@ -1,8 +1,9 @@
 """
 Every benchmark one after another: ``python -m tests.bench``, or only ``--parts peers,restore``.
 
-Each part is a process of its own that prints lines of JSON. What it told replaces what it told last time in
-``.pipeline/bench/results.json``, so that a run can be ended at any time and gone on with later. Then come the
+Each part is a process of its own that prints lines of JSON, kept in ``.pipeline/bench/<part>.jsonl``, its log
+beside it. They replace what it told last time in ``.pipeline/bench/results.json``, so that a run can be ended
+at any time and gone on with later. Then come the
 table of all figures, and, where every part has been measured, the same table in the README. A slow machine
 fails nothing: the exit code is 1 only where a part could not be measured.
 """
@@ -14,7 +15,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, final
 
 import msgspec
@@ -64,27 +67,48 @@ async def measure(name: str, part: Part, *, quick: bool) -> Measured:
     if importlib.util.find_spec(part.module) is None:
         raise PartFailedError(f"there is no {part.module}")
     begun, lines = time.monotonic(), list[dict[str, Any]]()
-    command = [sys.executable, "-m", part.module, *(part.quick if quick else part.given)]
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,  # a Ctrl-C reaches it once, from here
-    )
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(part.timeout_s):
-            async for text in process.stdout:
-                if text.startswith(b"{"):
-                    lines.append(orjson.loads(text))
-                    _tell(f"{name}: {_short(lines[-1])}", time.monotonic() - begun)
-            await process.wait()
-    except TimeoutError:
-        raise PartFailedError(f"not done after {part.timeout_s:.0f} s") from None
-    finally:
-        await _ended(process)
-    if process.returncode or not any(line["kind"] == "bench" for line in lines):
-        raise PartFailedError(f"ended with exit code {process.returncode}")
+    log = RESULTS.with_name(f"{name}.log")
+    async with _started(part, log, quick=quick) as process:
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(part.timeout_s):
+                async for text in process.stdout:
+                    if text.startswith(b"{"):
+                        lines.append(orjson.loads(text))
+                        log.with_suffix(".jsonl").write_bytes(b"".join(map(_encoded, lines)))
+                        _tell(f"{name}: {_short(lines[-1])}", time.monotonic() - begun)
+                code = await process.wait()
+        except TimeoutError:
+            raise PartFailedError(f"not done after {part.timeout_s:.0f} s; see {log}") from None
+    if code or not any(line["kind"] == "bench" for line in lines):
+        raise PartFailedError(f"ended with exit code {code}: {_last(log)}; see {log}")
     return Measured(at=time.strftime("%Y-%m-%d"), seconds=round(time.monotonic() - begun), lines=lines)
+
+
+@asynccontextmanager
+async def _started(part: Part, log: Path, *, quick: bool) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The process of *part*, whose log goes to *log*; it is ended whatever happens."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", part.module, *(part.quick if quick else part.given)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,  # a Ctrl-C reaches it once, from here
+        )
+        try:
+            yield process
+        finally:
+            await _ended(process)
+
+
+def _encoded(line: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _last(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()
+    return lines[-1] if lines else "it said nothing"
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:
@@ -111,7 +135,10 @@ def _tell(text: str, seconds: float) -> None:
 
 
 async def run(names: list[str], *, quick: bool) -> int:
-    """Measure the parts of *names*; the exit code."""
+    """Measure the parts of *names*; the exit code. SIGTERM is as Ctrl-C."""
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     file = RESULTS.with_name("results-quick.json") if quick else RESULTS
     results, failed = load(file), []
     for name in names:
@@ -145,7 +172,7 @@ def main() -> int:
         parser.error(f"--parts: {', '.join(unknown)}; allowed: {', '.join(PARTS)}")
     try:
         return asyncio.run(run(names, quick=given.quick))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         print("ended; what was measured is kept", file=sys.stderr)
         return 130
 

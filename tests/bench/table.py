@@ -143,14 +143,14 @@ ROWS = (
     Row(
         what="kill at 1 M keys, with a standby: reassignment to the first processed record",
         part="standby",
-        fields=("standby_first_record_s",),
+        fields=("kill_with_standby_first_s",),
         unit=" s",
         most=2,
     ),
     Row(
         what="the same without a standby",
         part="standby",
-        fields=("cold_first_record_s",),
+        fields=("kill_without_standby_first_s",),
         unit=" s",
     ),
 )
