@@ -5,7 +5,8 @@ Whoever needs a token while another is getting it waits for that one, and shares
 API that is down is asked once, not once per caller.
 
 A refresh token of the Users API dies when it is used. So the new one is sealed and stored durably
-*before* it is used (`TokenStore`); a crash at any point leaves a token that works.
+*before* it is used (`TokenStore`). Between the API's answer and our storing it, it can still be lost: by a
+crash, or by an answer that never comes. Then the location is reconnected, which gives a code for a new pair.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from typing import Final, Protocol, final
 
 import msgspec
 import orjson
+import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -29,6 +31,8 @@ from pipeline.instants import from_ms, to_ms
 from pipeline.settings import SakariAccount, SakariApiSettings, UsersApiSettings, UsersLocation
 
 __all__ = ["OAuthTokens", "SakariTokens", "Sealer", "StaticToken", "TokenStore", "Tokens", "store_key"]
+
+_log = structlog.get_logger(__name__)
 
 #: Where a token does not say how long it lives (FACTS §1), in seconds.
 ASSUMED_LIFETIME_S: Final = 3_600.0
@@ -249,7 +253,7 @@ class OAuthTokens:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._http = http
-        self._url = f"{settings.base_url.rstrip('/')}/oauth/token"
+        self._oauth = f"{settings.base_url.rstrip('/')}/oauth"
         self._location = location
         self._key = store_key(tenant, location.location_id)
         self._store = store
@@ -258,6 +262,7 @@ class OAuthTokens:
         self._held: _Held | None = None
         self._scopes: tuple[str, ...] | None = None
         self._unsaved: tuple[Token, _Pair] | None = None
+        self._dead = ""  #: the refresh token that was refused last
         self._flight = _Flight()
 
     @property
@@ -288,28 +293,52 @@ class OAuthTokens:
 
     async def _refresh(self, refresh: str, origin: str) -> str:
         try:
-            answer = await self._http.request(
-                "POST", self._url, operation="oauth.token", form=self._grant(refresh)
-            )
+            answer = await self._asked({"grant_type": "refresh_token", "refresh_token": refresh})
         except Rejected as error:
             # Another process may have used it just before us, and stored what it got.
             stored = await self._stored(origin)
-            if stored is None or stored[1].refresh == refresh:
-                raise _refused(error) from None
-            return self._take(*stored)
+            if stored is not None and stored[1].refresh != refresh:
+                return self._take(*stored)
+            return await self._reconnected(refresh, origin, error)
+        return await self._kept(answer, origin)
+
+    async def _reconnected(self, refresh: str, origin: str, refused: Rejected) -> str:
+        """A token by a new code, once *refresh* was refused twice: whoever used it had the time to store."""
+        if self._dead != refresh:
+            self._dead = refresh
+            raise _refused(refused) from None
+        app = {
+            "clientKey": self._client["client_id"],
+            "clientSecret": self._client["client_secret"],
+            "locationId": self._location.location_id,
+        }
+        try:
+            told = await self._http.request(
+                "POST", f"{self._oauth}/reconnect", operation="oauth.reconnect", json=app
+            )
+            code = str(object_of(told.json, "oauth.reconnect").get("authorizationCode", ""))
+            answer = await self._asked({"grant_type": "authorization_code", "code": code})
+        except Rejected:
+            raise _refused(refused) from None
+        _log.warning("token.reconnected", location=self._location.location_id)
+        return await self._kept(answer, origin)
+
+    async def _asked(self, grant: dict[str, str]) -> Answer:
+        form = {**self._client, **grant, "user_type": "Location"}
+        return await self._http.request("POST", f"{self._oauth}/token", operation="oauth.token", form=form)
+
+    async def _kept(self, answer: Answer, origin: str) -> str:
         token, pair = self._granted(answer, origin)
         self._unsaved = (token, pair)
         return await self._save(token, pair)
 
-    def _grant(self, refresh: str) -> dict[str, str]:
+    @property
+    def _client(self) -> dict[str, str]:
         assert self._location.client_id is not None
         assert self._location.client_secret is not None
         return {
-            "grant_type": "refresh_token",
             "client_id": _secret(self._location.client_id.reveal),
             "client_secret": _secret(self._location.client_secret.reveal),
-            "refresh_token": refresh,
-            "user_type": "Location",
         }
 
     def _granted(self, answer: Answer, origin: str) -> tuple[Token, _Pair]:

@@ -75,8 +75,10 @@ class UsersApi:
         modules = (users_social, users_people, users_contacts, users_locations)
         token = self._found_or_404(self._tokens.token)
         location_token = self._found_or_404(self._tokens.location_token)
+        again = self._found_or_404(self._tokens.reconnect)
         return (
             Operation(id="get-access-token", method="POST", path="/oauth/token", handle=token, secured=False),
+            Operation(id="reconnect", method="POST", path="/oauth/reconnect", handle=again, secured=False),
             Operation(
                 id="get-location-access-token",
                 method="POST",
@@ -134,7 +136,7 @@ class UsersApi:
 
     def headers(self, call: Call) -> Mapping[str, str]:
         """The vendor's rate-limit headers, of the location that the call is counted for."""
-        if call.operation == "get-access-token":
+        if call.operation in {"get-access-token", "reconnect"}:
             return {}
         window = self._windows.get(self._key(call), _Window())
         return self._rate_headers(window.used, window.used_today)

@@ -13,6 +13,7 @@ __all__ = ["TokenBook"]
 
 ACCESS_TTL_S: Final = 86_399  #: ``expires_in`` of the vendor's document
 
+_CODE_TTL: Final = timedelta(minutes=5)  #: told, not enforced
 _LOCATION_TOKEN: Final = ("access_token", "token_type", "expires_in", "scope", "locationId", "userId")
 
 
@@ -56,6 +57,15 @@ class TokenBook:
         if grant is None:
             raise Refusal(400, "Invalid grant: code or refresh token is invalid", "invalid_grant")
         return Answer(200, self._issue(grant, call.now, refreshable=True))
+
+    def reconnect(self, call: Call) -> Answer:
+        """A code for a location whose tokens were lost (help article 155000003717); the app proves itself."""
+        body = call.json()
+        if (body.get("clientKey"), body.get("clientSecret")) != self._client:
+            raise Refusal(401, "Invalid client credentials", "invalid_client")
+        location = self._state.location(str(body.get("locationId")))
+        told = {"authorizationCode": self._state.add_code(location.id), "traceId": self._state.ids.secret()}
+        return Answer(200, {**told, "expiresAt": (call.now + _CODE_TTL).isoformat()})
 
     def location_token(self, call: Call) -> Answer:
         """``get-location-access-token``: a company's token buys one for a location; without refresh token."""

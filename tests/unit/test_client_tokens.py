@@ -59,11 +59,16 @@ class Authority:
         self.expires_in = expires_in
         self.issued = 0
         self.refused = 0
+        self.reconnects = 200
+        self.reconnections: list[dict[str, str]] = []
 
     async def answer(self, request: web.Request) -> web.Response:
-        """The next pair for the refresh token of the last."""
+        """The next pair for the refresh token of the last, or for the code of a reconnection."""
+        if request.path == "/oauth/reconnect":
+            self.reconnections.append(await request.json())
+            return web.json_response({"authorizationCode": "code"}, status=self.reconnects)
         form = await request.post()
-        if form["refresh_token"] != self.refresh:
+        if form.get("refresh_token", "") != self.refresh and form.get("code") != "code":
             self.refused += 1
             return web.json_response({"error": "invalid_grant"}, status=400)
         self.issued += 1
@@ -297,6 +302,31 @@ async def test_another_process_that_was_faster_is_followed() -> None:
         assert await theirs.renewed(first) == "a2"
         assert await ours.renewed(first) == "a2"
     assert (authority.issued, authority.refused) == (2, 0)
+
+
+async def test_a_lost_refresh_token_is_replaced_by_reconnecting() -> None:
+    """An answer that never came cost the token; the second refusal in a row asks for a code, and goes on."""
+    authority, store, clock = Authority(refresh="unknown to us"), Store(), Clock()
+    async with serving(authority.answer) as url, door() as http:
+        tokens = oauth(http, url, store, clock)
+        with pytest.raises(Unavailable, match="credentials are refused"):
+            await tokens.token()
+        assert authority.reconnections == []  # another process may be about to store what it got
+        assert await tokens.token() == "a1"
+        assert await oauth(http, url, store, clock).token() == "a1"
+    assert authority.reconnections == [{"clientKey": "id", "clientSecret": "s", "locationId": "loc"}]
+
+
+async def test_where_reconnecting_is_refused_the_first_refusal_is_told() -> None:
+    """An app that was uninstalled needs a person, who learns what the token endpoint said."""
+    authority = Authority(refresh="unknown to us")
+    authority.reconnects = 404
+    async with serving(authority.answer) as url, door() as http:
+        tokens = oauth(http, url, Store(), Clock())
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="credentials are refused with status 400"):
+                await tokens.token()
+    assert authority.issued == 0
 
 
 async def test_many_callers_use_a_refresh_token_once() -> None:
