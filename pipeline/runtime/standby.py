@@ -85,7 +85,9 @@ class Copies:
     async def take(self, partition: int) -> LocalStore | None:
         """Give away the open standby copy of *partition*, if there is one; it is followed no longer."""
         async with self._moving:
-            self._wanted -= {partition}
+            if partition in self._wanted:
+                self._wanted -= {partition}
+                self._changed.set()
             self._forget(partition)
             return self._stores.pop(partition, None)
 
@@ -211,9 +213,11 @@ class Copies:
             if None in ends.values():
                 continue  # nothing has been fetched yet
             reached = {place: await consumer.position(place) for place in places}
+            if self._stores.get(partition) is not store:
+                continue  # it has been taken
             lag = sum(max(0, ends[place] - reached[place]) for place in places)
             self._show(partition, lag)
-            if (marking or partition not in self._fresh) and not lag and partition in self._stores:
+            if (marking or partition not in self._fresh) and not lag:
                 store.apply((), {place.topic: at for place, at in reached.items()})
                 self._freshened(partition, reached)
         if marking:
