@@ -7,7 +7,7 @@ import orjson
 import structlog
 
 from pipeline import logs, preflight
-from pipeline.cli.stopping import GRACE_S, stopped_by_signals
+from pipeline.cli.stopping import GRACE_S, beating, stopped_by_signals
 from pipeline.runtime.run import Process, opened
 from pipeline.settings import load
 from pipeline.topology import printed
@@ -49,9 +49,13 @@ async def run(*, settings: Path | None = None, only: tuple[str, ...] = (), json:
     async with opened(read, names) as process:
         with stopped_by_signals(process.worker.stop, read.runtime.stop_timeout_s + GRACE_S):
             async with asyncio.TaskGroup() as tasks:
-                telling = tasks.create_task(_tell(process, json=json), name="tell")
+                beside = (
+                    tasks.create_task(_tell(process, json=json), name="tell"),
+                    tasks.create_task(beating(read.runtime.watchdog_s), name="beat"),
+                )
                 await process.worker.run()
-                telling.cancel()
+                for each in beside:
+                    each.cancel()
 
 
 async def _tell(process: Process, *, json: bool) -> None:

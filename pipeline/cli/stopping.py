@@ -1,6 +1,11 @@
-"""Ctrl-C and SIGTERM: the first asks for an orderly stop, the second ends at once."""
+"""
+Ctrl-C and SIGTERM: the first asks for an orderly stop, the second ends at once.
+
+A process whose event loop hangs hears neither: it is ended as well.
+"""
 
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
@@ -9,12 +14,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-__all__ = ["GRACE_S", "stopped_by_signals"]
+__all__ = ["GRACE_S", "beating", "stopped_by_signals"]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 #: Seconds beyond its own deadline that a stop is given to close its clients.
 GRACE_S: Final = 5.0
+
+#: How often a process shows that its event loop runs, in seconds.
+_BEAT_S: Final = 1.0
 
 #: "At once", in seconds, where something hangs.
 _AT_ONCE_S: Final = 1.0
@@ -22,6 +30,20 @@ _AT_ONCE_S: Final = 1.0
 #: Exit codes of a process that had to be ended: it did not stop, and a second signal.
 _FAILED: Final = 1
 _INTERRUPTED: Final = 130
+
+
+async def beating(patience_s: float) -> None:
+    """
+    Until cancelled, end the process where its event loop does not run for *patience_s*.
+
+    It cannot be told to stop then, nor tell that it is not alive; what it hangs in goes to standard error.
+    """
+    try:
+        while True:
+            faulthandler.dump_traceback_later(patience_s, exit=True)
+            await asyncio.sleep(_BEAT_S)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @contextmanager

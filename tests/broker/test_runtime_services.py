@@ -1,5 +1,6 @@
 """What runs beside the tasks: the publisher, the small tables, the admin port."""
 
+import time
 import uuid
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from pipeline.runtime.publisher import Publisher
 from pipeline.runtime.table import KafkaTable
 from pipeline.runtime.topic_plan import wanted
 from pipeline.settings import AdminSettings, KafkaSettings, RuntimeSettings
+from pipeline.stage import NOTHING
 from pipeline.topics import load
-from tests.broker.runtime_world import World, running, until
+from tests.broker.runtime_world import Running, World, running, until
+from tests.broker.wire import Wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -100,3 +103,50 @@ async def test_the_lag_is_what_is_not_processed(kafka: str, tmp_path: Path) -> N
         assert await one.worker.lags() == {stage.name: 0}
     with pytest.raises(BrokerError, match="has no partitions now"):
         await one.worker.lags()
+
+
+def value(one: Running, name: str, **labels: str) -> float | None:
+    """What the process tells now as the metric *name*."""
+    return one.cluster.metrics.registry.get_sample_value(name, labels)
+
+
+async def test_a_stage_tells_what_it_did_and_holds(kafka: str, tmp_path: Path) -> None:
+    """Its delay, its inbox, its store and its dead letters by reason are measured while it works."""
+    world = World(kafka, tmp_path)
+    stage = world.stage()
+    await world.prepare(stage)
+    place = {"stage": stage.name, "partition": "0"}
+    async with running(world, stage) as one:
+        await one.ready()
+        await world.send(
+            *((f"k{number}", "r") for number in range(20)), at_ms=time.time_ns() // 1_000_000 - 60_000
+        )
+        await world.send_raw(("k", b"{no json"), topic=world.input)
+        await world.dead_letters(at_least=1)
+        await until(lambda: value(one, "pipeline_inbox_records", **place) == 0, "an inbox that was looked at")
+        await until(lambda: (value(one, "pipeline_store_bytes", **place) or 0) > 0, "a store with a size")
+        assert 60 <= (value(one, "pipeline_event_delay_seconds", stage=stage.name) or 0) < 120
+        reason = {"stage": stage.name, "reason": "invalid-value"}
+        assert value(one, "pipeline_dead_letters_total", **reason) == 1
+
+
+async def test_a_lag_is_told_in_records_and_seconds_and_is_seen_to_be_stale(
+    wire: Wire, tmp_path: Path
+) -> None:
+    """What waits is counted and has an age; where nobody can read it any more, its time stands still."""
+    world = World(wire.kafka, tmp_path)
+    stage = world.stage(lambda *_: time.sleep(0.02) or NOTHING)
+    await world.prepare(stage)
+    await world.send(*(("k", "r") for _ in range(500)), at_ms=time.time_ns() // 1_000_000 - 60_000)
+    partition = str(world.codec.placed(world.topics[world.input], "k")[0])
+    place = {"stage": stage.name, "partition": partition}
+    async with running(world, stage) as one:
+        await until(lambda: (value(one, "pipeline_lag_records", **place) or 0) > 0, "a lag in records")
+        assert 60 <= (value(one, "pipeline_lag_seconds", **place) or 0) < 120
+        assert (one.worker.last_lags[stage.name] or 0) > 0
+        wire.network.stalled = True
+        await until(lambda: one.worker.last_lags[stage.name] is None, "a lag that is not known any more")
+        read = value(one, "pipeline_lag_read_timestamp_seconds", stage=stage.name) or 0
+        assert time.time() - read > 5
+        wire.network.heal()
+        await until(lambda: one.worker.last_lags[stage.name] is not None, "a lag that is known again")

@@ -77,3 +77,45 @@ def test_the_second_signal_ends_what_cannot_be_cancelled() -> None:
     """A second later there is no process any more."""
     code, lines, _ = ended("deaf", signal.SIGTERM, signal.SIGINT)
     assert (code, lines) == (130, ["begun", "stopping", "cancelled"])
+
+
+def test_a_process_whose_event_loop_hangs_is_ended() -> None:
+    """Nobody can ask it anything: it says where it hangs, and its exit code that it failed."""
+    program = """
+import asyncio, time
+from pipeline.cli.stopping import beating
+
+async def endless():
+    while True:
+        time.sleep(1)
+
+async def work():
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(beating(1.5))
+        tasks.create_task(endless())
+
+asyncio.run(work())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "in endless" in done.stderr
+
+
+def test_a_process_whose_event_loop_runs_is_left_alone() -> None:
+    """Beats in time end nothing, and none is left when the beating ends."""
+    program = """
+import asyncio, time
+from pipeline.cli.stopping import beating
+
+async def work():
+    try:
+        async with asyncio.timeout(3):
+            await beating(1.5)
+    except TimeoutError:
+        time.sleep(2)
+
+asyncio.run(work())
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
