@@ -87,18 +87,11 @@ def _run(words: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-#: Objects made, in generations, before garbage is looked for: a batch makes tens of thousands, none of
-#: them in a cycle, and looking through them took a third of all time with Python's 700.
-_COLLECT_AFTER = (100_000, 50, 100)
-
-
 def _looped(coroutine: Coroutine[Any, Any, Any]) -> Any:
     import asyncio  # noqa: PLC0415 - only commands that await pay for it
-    import gc  # noqa: PLC0415
 
     import uvloop  # noqa: PLC0415
 
-    gc.set_threshold(*_COLLECT_AFTER)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(coroutine)
 
