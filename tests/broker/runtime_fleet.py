@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from pipeline.codec import Record, text_headers
 from pipeline.runtime import names
-from tests.broker.runtime_process import Child, started
+from tests.broker.runtime_process import START_S, Child, started
 from tests.broker.runtime_world import World, until_it
 
 
@@ -33,12 +33,15 @@ class Fleet:
         await self._stack.aclose()
 
     async def join(self, *, new: bool) -> None:
-        """Start a process."""
+        """Start a process, and return when it has joined."""
         self._count += 1
         world = self._world
         inputs = (world.input, world.side) if new else (world.input,)
-        child = started(world, world.folder / f"{self._count}", inputs=inputs)
-        self._running.append(await self._stack.enter_async_context(child))
+        child = await self._stack.enter_async_context(
+            started(world, world.folder / f"{self._count}", inputs=inputs)
+        )
+        await child.assigned()
+        self._running.append(child)
 
     async def strike(self) -> None:
         """Let one join, leave, crash or freeze; two to four run afterwards."""
@@ -47,7 +50,6 @@ class Fleet:
         kind = self._random.choice(kinds)
         if kind == "join":
             await self.join(new=self._random.random() < 0.5)
-            await self._running[-1].assigned()
             return
         one = self._running.pop(self._random.randrange(len(self._running)))
         one.signal({"leave": signal.SIGTERM, "crash": signal.SIGKILL, "freeze": signal.SIGSTOP}[kind])
@@ -64,7 +66,7 @@ class Fleet:
         async def made() -> bool:
             return await self._committed() >= before + records
 
-        await until_it(made, "progress")
+        await until_it(made, "progress", START_S)
 
     async def end_new(self) -> None:
         """Stop all in order but one of the new version."""

@@ -21,6 +21,9 @@ from aiokafka import AIOKafkaProducer
 
 from tests.broker.runtime_world import DEADLINE_S, World, running, until
 
+#: Longest that a process may take to start and join, in seconds.
+START_S = 90.0
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -57,7 +60,7 @@ class Child:
 
     async def assigned(self, beyond: int = 0) -> None:
         """Return when it had more than *beyond* assignments."""
-        await until(lambda: len(self.assignments) > beyond, "an assignment")
+        await until(lambda: len(self.assignments) > beyond, "an assignment", START_S)
 
     async def frozen(self, deadline_s: float = DEADLINE_S) -> None:
         """Return when it stopped itself, as its orders say."""
@@ -75,7 +78,7 @@ class Child:
     async def stop(self) -> None:
         """Stop it in order; it must say that all went well."""
         self.signal(signal.SIGTERM)
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(START_S):
             assert await self.process.wait() == 0, self.log[-2000:]
 
 

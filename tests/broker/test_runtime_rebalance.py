@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.runtime import group
 from tests.broker.runtime_fleet import Fleet, counted
 from tests.broker.runtime_world import Running, World, running, until
 
@@ -125,6 +126,43 @@ async def test_a_join_moves_only_what_it_must(kafka: str, tmp_path: Path) -> Non
             await first.stop()
             await until(lambda: len(second.tasks()) == len(third.tasks()) == 1, "a partition each")
             assert set(second.tasks()) == kept
+
+
+async def test_a_clean_leave_is_not_waited_for(kafka: str, tmp_path: Path) -> None:
+    """Who stays takes over at once, not after the session's timeout, and nobody has anything to do again."""
+    world = World(kafka, tmp_path, session_timeout_ms=600_000, batch_records=10)
+    stage = world.stage()
+    await world.prepare(stage)
+    async with running(world, stage, folder=tmp_path / "a") as first:
+        async with running(world, stage, folder=tmp_path / "b") as second:
+            await until(lambda: len(first.tasks()) == len(second.tasks()) == 1, "a partition each")
+            await world.send(*((f"k{number}", f"r{number}") for number in range(1_000)))
+            await second.until_committed(20)
+        await until(lambda: set(first.tasks()) == {0, 1}, "both partitions")
+        assert len(await world.told(at_least=1_000)) == 1_000
+    for one in (first, second):
+        assert one.cluster.metrics.rebuilds.labels(world.name)._value.get() == 0
+
+
+async def test_what_does_not_finish_is_given_up(
+    kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task whose commit hangs is dropped with its partition: its heir does that work, and only once."""
+    monkeypatch.setattr(group, "_DRAIN_S", 0.5)
+    world, gate = World(kafka, tmp_path, batch_records=10), asyncio.Event()
+    stage = world.stage()
+    await world.prepare(stage)
+    async with running(world, stage, folder=tmp_path / "a") as first:
+        await first.ready()
+        held = [hold(task, gate) for task in first.tasks().values()]
+        await world.send(*((f"k{number}", f"r{number}") for number in range(100)))
+        await until(lambda: all(task._committing for task in first.tasks().values()), "commits that hang")
+        async with running(world, stage, folder=tmp_path / "b") as second:
+            await until(lambda: len(first.tasks()) == len(second.tasks()) == 1, "a partition each")
+            told = await world.told(at_least=100)
+            gate.set()
+            assert await world.told() == told
+    assert (len(held), sorted(told)) == (2, sorted(f"r{number}#1" for number in range(100)))
 
 
 @pytest.mark.parametrize("seed", [1])

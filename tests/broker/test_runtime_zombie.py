@@ -5,13 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker.runtime_process import started
+from tests.broker.runtime_process import START_S, started
 from tests.broker.runtime_world import World, running, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-#: Longest that a process may take to start and join, in seconds.
-START_S = 90.0
 
 #: Records sent before the freeze, and again after the thaw.
 COUNT = 300
