@@ -162,6 +162,11 @@ class RuntimeSettings(_Part):
     """How tasks work."""
 
     state_dir: Path = Field(Path(".pipeline/state"), description="folder of the local stores")
+    store_memory_mb: int = Field(
+        96,
+        ge=16,
+        description="MB for all local stores: blocks read, and half of it for what is to be written",
+    )
     batch_records: int = Field(4000, ge=1, le=20_000, description="records at most in a transaction")
     cached_values: int = Field(
         100_000, ge=0, description="stored values of each stage that are kept decoded in memory"

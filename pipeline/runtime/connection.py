@@ -1,5 +1,6 @@
 """Makes the clients of one Kafka cluster, with the defaults of aiokafka changed where `KAFKA.md` says."""
 
+import asyncio
 import ssl
 from typing import Any
 
@@ -20,10 +21,20 @@ sender.BACKOFF_OVERRIDE = 0.002
 MAX_BATCH_BYTES = 512 * 1024
 
 
+#: Large restores of a process at a time: each holds megabytes of fetched and of unwritten records, and
+#: one alone keeps the event loop busy.
+LOADS = 4
+
+
 class Connection:
-    """How to reach the cluster; every client of this process is made here."""
+    """
+    How to reach the cluster; every client of this process is made here.
+
+    ``loads`` is held by each large restore.
+    """
 
     def __init__(self, kafka: KafkaSettings, runtime: RuntimeSettings, client_id: str = "pipeline") -> None:
+        self.loads = asyncio.Semaphore(LOADS)
         self._runtime = runtime
         self._common: dict[str, Any] = {
             "bootstrap_servers": kafka.bootstrap_servers,

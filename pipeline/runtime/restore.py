@@ -99,7 +99,10 @@ async def restore(
             unpack_only(consumer)
             places = {TopicPartition(topic, partition): name for topic, name in changelogs.items()}
             ends = await _placed(consumer, store, list(places))
-            return await _restore(consumer, store, places, ends, on_progress)
+            applied = await _Restore(consumer, store, places, ends, on_progress).run(connection.loads)
+            store.apply((), {place.topic: end for place, end in ends.items()})
+            on_progress(Progress(applied, 0))
+            return applied
         finally:
             await stop_consumer(consumer)
 
@@ -107,8 +110,9 @@ async def restore(
 async def _placed(
     consumer: AIOKafkaConsumer, store: LocalStore, places: list[TopicPartition]
 ) -> dict[TopicPartition, int]:
-    """Let *consumer* go on where *store* ends; returns the end offsets."""
+    """Let *consumer* go on where *store* ends, but not yet begin; returns the end offsets."""
     consumer.assign(places)
+    consumer.pause(*places)
     async with asyncio.timeout(STALLED_S):
         begins = await consumer.beginning_offsets(places)
         ends: dict[TopicPartition, int] = await consumer.end_offsets(places)
@@ -126,69 +130,83 @@ async def check_range(store: LocalStore, topic: str, begin: int, end: int) -> No
         await off_loop(partial(store.wipe, f"offset {kept} of {topic} is not in {begin}–{end}"))
 
 
-async def _restore(
-    consumer: AIOKafkaConsumer,
-    store: LocalStore,
-    places: Mapping[TopicPartition, str],
-    ends: Mapping[TopicPartition, int],
-    on_progress: Callable[[Progress], None],
-) -> int:
-    applied, remaining = 0, await _remaining(consumer, ends)
-    meter, told_at, moved_at = Meter(remaining), time.monotonic(), time.monotonic()
-    loading = remaining >= LOADED_FROM
-    if loading:
-        await off_loop(store.begin_loading)
-    on_progress(meter.progress(0, remaining))
-    while remaining:
-        applied += await _apply_next(consumer, store, places, loading=loading)
-        before, remaining = remaining, await _remaining(consumer, ends)
-        progress, now = meter.progress(applied, remaining), time.monotonic()
-        on_progress(progress)
-        if remaining != before:
-            moved_at = now
-        elif now - moved_at > STALLED_S:
-            raise BrokerError(f"restoring a store: nothing came for {STALLED_S:.0f} s, {remaining} to go")
-        if now - told_at >= TOLD_EVERY_S:
-            told_at = now
-            _tell(store, progress)
-    if loading:
-        await off_loop(store.end_loading)
-    store.apply((), {place.topic: end for place, end in ends.items()})
-    on_progress(Progress(applied, 0))
-    return applied
+class _Restore:
+    """Reads *places* (partition -> store name) up to *ends* into *store*."""
 
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        store: LocalStore,
+        places: Mapping[TopicPartition, str],
+        ends: Mapping[TopicPartition, int],
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._consumer = consumer
+        self._store = store
+        self._places = places
+        self._ends = ends
+        self._on_progress = on_progress
 
-def _tell(store: LocalStore, progress: Progress) -> None:
-    _log.info(
-        "store.restoring",
-        stage=store.origin.stage,
-        partition=store.origin.partition,
-        restored=progress.restored,
-        remaining=progress.remaining,
-        records_per_s=round(progress.per_s),
-        eta_s=None if progress.eta_s is None else round(progress.eta_s, 1),
-    )
+    async def run(self, loads: asyncio.Semaphore) -> int:
+        """Do it, under one of *loads* where it is large; how many records were applied."""
+        remaining = await self._remaining()
+        self._on_progress(Progress(0, remaining))
+        if remaining < LOADED_FROM:
+            return await self._until_caught_up(remaining, loading=False)
+        async with loads:
+            await off_loop(self._store.begin_loading)
+            applied = await self._until_caught_up(remaining, loading=True)
+            await off_loop(self._store.end_loading)
+        return applied
 
+    async def _until_caught_up(self, remaining: int, *, loading: bool) -> int:
+        self._consumer.resume(*self._places)
+        applied, meter = 0, Meter(remaining)
+        told_at = moved_at = time.monotonic()
+        while remaining:
+            applied += await self._apply_next(loading=loading)
+            before, remaining = remaining, await self._remaining()
+            progress, now = meter.progress(applied, remaining), time.monotonic()
+            self._on_progress(progress)
+            if remaining != before:
+                moved_at = now
+            elif now - moved_at > STALLED_S:
+                raise BrokerError(f"restoring a store: nothing came for {STALLED_S:.0f} s, {remaining} to go")
+            if now - told_at >= TOLD_EVERY_S:
+                told_at = now
+                self._tell(progress)
+        return applied
 
-async def _remaining(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> int:
-    async with asyncio.timeout(STALLED_S):
-        positions = {place: await consumer.position(place) for place in ends}
-    return sum(max(0, end - positions[place]) for place, end in ends.items())
+    async def _apply_next(self, *, loading: bool) -> int:
+        """Apply what has been fetched; how many records that were."""
+        # never cancelled: it returns by itself
+        fetched = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_FETCH_RECORDS)
+        for place, records in fetched.items():
+            name = self._places[place]
+            for first in range(0, len(records), _CHUNK):
+                chunk = records[first : first + _CHUNK]
+                while not apply_records(  # noqa: ASYNC110 - only the disk knows when it has caught up
+                    self._store, name, place.topic, chunk, loading=loading
+                ):
+                    await asyncio.sleep(_STALL_PAUSE_S)
+                await asyncio.sleep(0)
+        return sum(len(records) for records in fetched.values())
 
+    async def _remaining(self) -> int:
+        async with asyncio.timeout(STALLED_S):
+            positions = {place: await self._consumer.position(place) for place in self._ends}
+        return sum(max(0, end - positions[place]) for place, end in self._ends.items())
 
-async def _apply_next(
-    consumer: AIOKafkaConsumer, store: LocalStore, places: Mapping[TopicPartition, str], *, loading: bool
-) -> int:
-    """Apply what has been fetched; how many records that were."""
-    # never cancelled: it returns by itself
-    fetched = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_FETCH_RECORDS)
-    for place, records in fetched.items():
-        for first in range(0, len(records), _CHUNK):
-            chunk = records[first : first + _CHUNK]
-            while not apply_records(store, places[place], place.topic, chunk, loading=loading):  # noqa: ASYNC110 - only the disk knows
-                await asyncio.sleep(_STALL_PAUSE_S)
-            await asyncio.sleep(0)
-    return sum(len(records) for records in fetched.values())
+    def _tell(self, progress: Progress) -> None:
+        _log.info(
+            "store.restoring",
+            stage=self._store.origin.stage,
+            partition=self._store.origin.partition,
+            restored=progress.restored,
+            remaining=progress.remaining,
+            records_per_s=round(progress.per_s),
+            eta_s=None if progress.eta_s is None else round(progress.eta_s, 1),
+        )
 
 
 def apply_records(

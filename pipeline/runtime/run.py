@@ -6,6 +6,7 @@ and `pipeline dev` are the same program, with other settings.
 """
 
 import asyncio
+import resource
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -41,7 +42,10 @@ from pipeline.sources.receiver import Receiver
 from pipeline.sources.resources import resources
 from pipeline.topics import Topics, load
 
-__all__ = ["Process", "opened"]
+__all__ = ["Process", "allow_files", "opened"]
+
+#: Open files that are enough for any process.
+_FILES = 65_536
 
 _log = structlog.get_logger(__name__)
 
@@ -73,6 +77,7 @@ async def opened(
         BrokerError: Kafka does not answer.
     """
     preflight.check(settings)
+    allow_files()
     identity = preflight.identity_of(settings)
     connection = Connection(settings.kafka, settings.runtime)
     cluster = await _cluster(settings, connection)
@@ -87,6 +92,14 @@ async def opened(
         await _check_changelogs(cluster, units)
         receiver = _receiver(settings, cluster, stack) if "receiver" in only else None
         yield _process(settings, cluster, clients, units, receiver)
+
+
+def allow_files() -> None:
+    """Have as many files open as we may: hundreds of stores have six each, and every client its sockets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _process(

@@ -21,6 +21,7 @@ import structlog
 from rocksdict import (
     BlockBasedOptions,
     Cache,
+    DbClosedError,
     DBCompressionType,
     MemtableFactory,
     Options,
@@ -42,7 +43,7 @@ _META = b"\0meta"
 MAX_AGE_S = 7 * 24 * 3600
 
 #: Memory of all stores of a process together, in MB, unless the settings say otherwise.
-MEMORY_MB = 128
+MEMORY_MB = 96
 
 #: Bytes after which a store's written entries go from memory to a file.
 _WRITE_BUFFER_BYTES = 16 * 1024 * 1024
@@ -52,6 +53,10 @@ _ARENA_BYTES = 64 * 1024
 
 #: Disk that a store takes at once for its logs.
 _PREALLOCATED_BYTES = 256 * 1024
+
+#: Files not yet merged at which writes are slowed down, which would hold up the event loop: merging
+#: catches up after a large restore.
+_SLOW_FILES = 64
 
 #: A key that is not there is known by so many bits, without reading a block.
 _FILTER_BITS = 10.0
@@ -342,6 +347,9 @@ class LocalStore:
             raise self._cause(error) from error
 
     def _cause(self, error: Exception) -> BrokerError:
+        """What *error* of RocksDB's amounts to; a bug of ours is no damage of the store's, and raised."""
+        if type(error) is not Exception and not isinstance(error, DbClosedError):
+            raise error
         text = str(error)
         if not text.startswith("IO error") or "No such file" in text:
             return StoreError(f"the local store failed: {text[:200]}")
@@ -393,6 +401,8 @@ def _options(memory_mb: int, *, loading: bool) -> Options:
     options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
     options.set_arena_block_size(_ARENA_BYTES)
     options.set_max_write_buffer_number(4)
+    options.set_level_zero_slowdown_writes_trigger(_SLOW_FILES)
+    options.set_level_zero_stop_writes_trigger(2 * _SLOW_FILES)
     options.set_max_total_wal_size(_PREALLOCATED_BYTES)
     options.set_manifest_preallocation_size(_PREALLOCATED_BYTES)
     options.set_compression_type(DBCompressionType.lz4())

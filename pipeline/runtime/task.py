@@ -75,7 +75,8 @@ class Cluster(msgspec.Struct, frozen=True):
     def local_store(self, stage: Stage, partition: int) -> LocalStore:
         """The copy in this process of the state of *stage* on *partition*; it is not opened."""
         origin = Origin(self.id, self.application_id, stage.name, partition, stage.state_version)
-        return LocalStore(self.settings.state_dir / self.application_id / stage.name / str(partition), origin)
+        folder = self.settings.state_dir / self.application_id / stage.name / str(partition)
+        return LocalStore(folder, origin, self.settings.store_memory_mb)
 
     def cached_values(self, stage: Stage) -> int:
         """How many values each store of a task of *stage* keeps decoded; twice as many for a moment."""

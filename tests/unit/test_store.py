@@ -303,3 +303,13 @@ def test_a_scan_stands_as_it_began(tmp_path: Path) -> None:
     store.apply([(b"s\0a", None), (b"s\0b", b"9")], {"log": 9})
     assert list(scanned) == [(b"s\0a", b"1"), (b"s\0c", b"3")]
     store.close()
+
+
+def test_a_bug_of_ours_is_no_damage_of_the_store(tmp_path: Path) -> None:
+    """Only what RocksDB raises condemns a store to be wiped."""
+    store = opened(tmp_path)
+    with pytest.raises(KeyError):
+        store.get_many([1])  # type: ignore[list-item]
+    with pytest.raises(KeyError):
+        store.get(1)  # type: ignore[arg-type]
+    store.close()
