@@ -14,18 +14,18 @@ drops the event on anything else. No body and no path of a secret is ever logged
 
 import asyncio
 import logging
+import random
 import re
-import secrets
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from pipeline.codec import Codec, Output
+from pipeline.codec import MAX_RECORD_BYTES, Codec, Header, Output
 from pipeline.errors import BrokerError, ConfigError, RecordError, WebhookError
 from pipeline.instants import from_ms, parse, to_ms
 from pipeline.settings import Settings, Tenant
@@ -39,7 +39,6 @@ from pipeline.sources.intake import (
     users_key,
     users_location,
 )
-from pipeline.stage import Emit, Event
 
 __all__ = ["Publish", "Receiver"]
 
@@ -51,10 +50,26 @@ _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a
 #: What a sender that we cannot serve now is told to wait, in seconds.
 _RETRY_AFTER_S = 5
 
+_RECEIVED = b'{"received":true}'
+
 #: A ``timestamp`` below is in seconds since 1970, one from here on in milliseconds.
 _SECONDS_END = 100_000_000_000
 
-Handler = Callable[[web.Request, bytes], Awaitable[None]]
+_TOPIC = "sources.received"
+
+#: Room for the names and the short texts of a record's headers.
+_HEADER_BYTES = 2_048
+
+Handler = Callable[[web.BaseRequest, bytes], Awaitable[None]]
+
+
+class _Whose(NamedTuple):
+    """Where a webhook comes from and whom it concerns; *account* is empty where it tells none."""
+
+    product: str
+    tenant: str
+    account: str = ""
+    verified: bool = True
 
 
 class Publish(Protocol):
@@ -93,13 +108,20 @@ class Receiver:
         self._settings = settings.receiver
         self._tenants = settings.tenants
         self._sources = settings.sources
+        self._path_secrets = {
+            name: [digest for account in tenant.sakari for digest in account.webhook_secrets_sha256]
+            for name, tenant in settings.tenants.items()
+        }
         self._source_secrets = {name: s.secret.reveal() for name, s in settings.sources.items()}
         self._keys = signatures.public_keys(settings.receiver.users_api_keys)
         self._owners = Owners(settings.tenants)
         self._codec = codec
+        self._topic = codec.topics[_TOPIC]
+        self._constant = lru_cache(maxsize=256)(_constant)
         self._publish = publish
         self._answered = answered
         self._now = now
+        self._random = random.Random()  # noqa: S311 - ids have to differ, not to be secret
         self._in_flight = 0
         self._stopping = asyncio.Event()
         self.port = 0
@@ -125,7 +147,9 @@ class Receiver:
         Raises:
             ConfigError: it cannot listen where the settings say.
         """
-        runner = web.AppRunner(self.application(), access_log=None, logger=_http_log(), shutdown_timeout=10)
+        # No web.Application: three paths need no router, and its work for each request is as much as ours.
+        server = web.Server(self._serve, access_log=None, logger=_http_log())
+        runner = web.ServerRunner(server, shutdown_timeout=10)
         await runner.setup()
         try:
             await self._listen(runner)
@@ -133,7 +157,7 @@ class Receiver:
         finally:
             await runner.cleanup()
 
-    async def _listen(self, runner: web.AppRunner) -> None:
+    async def _listen(self, runner: web.ServerRunner) -> None:
         host, port = self._settings.host, self._settings.port
         try:
             await web.TCPSite(runner, host, port, backlog=1024).start()
@@ -141,23 +165,25 @@ class Receiver:
             raise ConfigError(f"receiver.port: cannot listen on {host}:{port}: {error.strerror}") from error
         self.port = runner.addresses[0][1]
 
-    def application(self) -> web.Application:
-        """The routes."""
-        application = web.Application(client_max_size=self._settings.max_body_bytes + 1)
-        application.router.add_post("/in/sakari/{tenant}/{secret}", self._route("sakari", self._sakari))
-        application.router.add_post("/in/users", self._route("users", self._users))
-        application.router.add_post("/in/source/{name}/{tenant}", self._route("source", self._source))
-        return application
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The answer to *request*, wherever it was sent to."""
+        handle: Handler
+        match request.path.split("/"):
+            case ["", "in", "sakari", tenant, secret]:
+                product, handle = "sakari", partial(self._sakari, tenant, secret)
+            case ["", "in", "users"]:
+                product, handle = "users", self._users
+            case ["", "in", "source", name, tenant]:
+                product, handle = "source", partial(self._source, name, tenant)
+            case _:
+                return _refusal(WebhookError(404, "no such place"))
+        if request.method != "POST":
+            return _refusal(WebhookError(405, "only POST"))
+        response = await self._answer(request, handle)
+        self._answered(product, response.status)
+        return response
 
-    def _route(self, product: str, handle: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def answer(request: web.Request) -> web.Response:
-            response = await self._answer(request, handle)
-            self._answered(product, response.status)
-            return response
-
-        return answer
-
-    async def _answer(self, request: web.Request, handle: Handler) -> web.Response:
+    async def _answer(self, request: web.BaseRequest, handle: Handler) -> web.Response:
         if self._in_flight >= self._settings.max_in_flight:
             return _refusal(WebhookError(429, "overloaded", _RETRY_AFTER_S))
         self._in_flight += 1
@@ -175,15 +201,19 @@ class Receiver:
             return _refusal(WebhookError(429, "cannot be taken now", _RETRY_AFTER_S))
         finally:
             self._in_flight -= 1
-        return web.json_response({"received": True})
+        return web.Response(body=_RECEIVED, content_type="application/json")
 
-    async def _body(self, request: web.Request) -> bytes:
+    async def _body(self, request: web.BaseRequest) -> bytes:
         limit = self._settings.max_body_bytes
         if (request.content_length or 0) > limit:
             raise _too_large(limit)
         try:
-            async with asyncio.timeout(self._settings.body_timeout_s):
+            if request.content.is_eof():  # most bodies come with their head, and need no timer
                 body = await request.read()
+            else:
+                async with asyncio.timeout(self._settings.body_timeout_s):
+                    await _continued(request)
+                    body = await request.read()
         except web.HTTPRequestEntityTooLarge as error:
             raise _too_large(limit) from error
         except TimeoutError as error:
@@ -194,22 +224,17 @@ class Receiver:
             raise _too_large(limit)
         return body
 
-    async def _sakari(self, request: web.Request, raw: bytes) -> None:
-        tenant = request.match_info["tenant"]
-        owned = self._tenants.get(tenant)
-        known = (
-            [digest for account in owned.sakari for digest in account.webhook_secrets_sha256] if owned else []
-        )
-        if not signatures.path_secret(request.match_info["secret"], known):
+    async def _sakari(self, tenant: str, secret: str, request: web.BaseRequest, raw: bytes) -> None:
+        if not signatures.path_secret(secret, self._path_secrets.get(tenant, ())):
             raise WebhookError(404, "no such place")
         body = parsed(raw)
         account = sakari_account(body) if body else None
         if account is not None and self._owners.of_account(account) != tenant:
             raise WebhookError(404, "no such account here")
-        headers = {"product": "sakari", "tenant": tenant, "account": account or "", "verified": "true"}
-        await self._produce(request, sakari_key(tenant, raw, body), raw, headers)
+        whose = _Whose("sakari", tenant, account or "")
+        await self._produce(request, sakari_key(tenant, raw, body), raw, whose)
 
-    async def _users(self, request: web.Request, raw: bytes) -> None:
+    async def _users(self, request: web.BaseRequest, raw: bytes) -> None:
         verified = signatures.ed25519(request.headers.get("X-GHL-Signature"), raw, self._keys)
         body = parsed(raw)
         location = users_location(body) if body else None
@@ -219,13 +244,8 @@ class Receiver:
         elif body:
             self._check_age(body)
         name = tenant or "-"
-        headers = {
-            "product": "users",
-            "tenant": name,
-            "account": location or "",
-            "verified": "true" if verified else "false",
-        }
-        await self._produce(request, users_key(name, raw, body), raw, headers)
+        whose = _Whose("users", name, location or "", bool(verified))
+        await self._produce(request, users_key(name, raw, body), raw, whose)
 
     def _refuse_unverified(self, verified: bool | None, tenant: Tenant | None) -> None:
         if verified is None and tenant is not None and tenant.accept_unverified:
@@ -237,8 +257,7 @@ class Receiver:
         if sent_ms is not None and abs(self._now() - sent_ms) > self._settings.timestamp_tolerance_s * 1000:
             raise WebhookError(401, "too old")
 
-    async def _source(self, request: web.Request, raw: bytes) -> None:
-        name, tenant = request.match_info["name"], request.match_info["tenant"]
+    async def _source(self, name: str, tenant: str, request: web.BaseRequest, raw: bytes) -> None:
         source = self._sources.get(name)
         if source is None or tenant not in self._tenants:
             raise WebhookError(404, "no such place")
@@ -251,26 +270,44 @@ class Receiver:
             verified = signatures.shared_secret(request.headers.get(source.header), secret)
         if not verified:
             raise WebhookError(401, "wrong or missing secret")
-        headers = {"product": name, "tenant": tenant, "account": "", "verified": "true"}
-        await self._produce(request, source_key(tenant, source, raw, parsed(raw)), raw, headers)
+        await self._produce(request, source_key(tenant, source, raw, parsed(raw)), raw, _Whose(name, tenant))
 
-    async def _produce(self, request: web.Request, key: str, raw: bytes, headers: dict[str, str]) -> None:
+    async def _produce(self, request: web.BaseRequest, key: str, raw: bytes, whose: _Whose) -> None:
         now = self._now()
+        at, subject = from_ms(now).encode(), key.encode()
+        if len(raw) + 2 * len(subject) + len(whose.account.encode()) > MAX_RECORD_BYTES - _HEADER_BYTES:
+            raise RecordError("too-large", f"a body of {len(raw)} bytes, with a long key")
         given = request.headers.get("traceparent", "")
-        place = f"webhook/{headers['product']}/{headers['tenant']}"
-        cause: Event[None] = Event(
-            topic="",
-            key=key,
-            value=None,
-            id=uuid.uuid4().hex,
-            received_at=now,
-            traceparent=given if _TRACEPARENT.fullmatch(given) else _new_trace(),
-        )
-        told = {"ce_source": f"/{place}", "source": "webhook", "resource": "webhook", **headers}
-        told["received_at"] = from_ms(now)
-        emit = Emit("sources.received", key, raw, cause.id, from_ms(now), key, tuple(told.items()))
-        for output in self._codec.encode(emit, cause, place, 0):
-            await self._publish(output)
+        ids = f"{self._random.getrandbits(320):080x}"
+        trace = given if _TRACEPARENT.fullmatch(given) else f"00-{ids[:32]}-{ids[32:48]}-01"
+        headers: list[Header] = [
+            *self._constant(whose),
+            ("ce_id", ids[48:].encode()),
+            ("ce_time", at),
+            ("ce_subject", subject),
+            ("traceparent", trace.encode()),
+            ("received_at", at),
+        ]
+        for partition in self._codec.placed(self._topic, key):
+            await self._publish(Output(_TOPIC, partition, now, subject, raw, headers))
+
+
+def _constant(whose: _Whose) -> tuple[Header, ...]:
+    """The headers that do not change from one webhook to the next."""
+    place = f"webhook/{whose.product}/{whose.tenant}"
+    told = {
+        "ce_specversion": "1.0",
+        "ce_type": f"{_TOPIC}.v1",
+        "ce_source": f"/{place}",
+        "content-type": "application/json",
+        "source": "webhook",
+        "resource": "webhook",
+        "product": whose.product,
+        "tenant": whose.tenant,
+        "account": whose.account,
+        "verified": "true" if whose.verified else "false",
+    }
+    return tuple((name, text.encode()) for name, text in told.items())
 
 
 def _sent_ms(timestamp: Any) -> int | None:
@@ -285,8 +322,11 @@ def _sent_ms(timestamp: Any) -> int | None:
     return round(timestamp if timestamp >= _SECONDS_END else timestamp * 1000)
 
 
-def _new_trace() -> str:
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+async def _continued(request: web.BaseRequest) -> None:
+    """Tell a sender that waits for it to send the body (RFC 9110 section 10.1.1)."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
 
 
 def _too_large(limit: int) -> WebhookError:

@@ -275,6 +275,21 @@ class TestBadInput:
         assert (await world.post(path, message())).status == 404
         assert world.published.outputs == []
 
+    async def test_only_post_is_taken(self, world: World) -> None:
+        """Another method is 405, and nothing is stored."""
+        answer = await send_raw(world, b"\r\n", f"GET {SAKARI_PATH} HTTP/1.1\r\n".encode())
+        assert (answer[:12], world.published.outputs) == (b"HTTP/1.1 405", [])
+
+    async def test_who_waits_to_be_told_to_send_the_body_is_told(self, world: World) -> None:
+        """``Expect: 100-continue`` is answered before the body comes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.receiver.port)
+        head = f"POST {SAKARI_PATH} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+        writer.write(head.encode())
+        assert await reader.readline() == b"HTTP/1.1 100 Continue\r\n"
+        writer.write(b"{}")
+        assert (await reader.readuntil(b" OK\r\n")).endswith(b"HTTP/1.1 200 OK\r\n")
+        writer.close()
+
     async def test_a_body_of_the_most_bytes_is_taken_and_one_byte_more_is_413(self, world: World) -> None:
         """The limit is exact, with and without a length told before."""
 
