@@ -59,7 +59,7 @@ _PREALLOCATED_BYTES = 256 * 1024
 _SLOW_FILES = 64
 
 #: A key that is not there is known by so many bits, without reading a block.
-_FILTER_BITS = 10.0
+_FILTER_BITS = 10
 
 #: RocksDB's properties that add up to the size of a store, in bytes.
 _SIZES = ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables")

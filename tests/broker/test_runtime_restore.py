@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from structlog.testing import capture_logs
 
-from pipeline.runtime import names, restore, store
+from pipeline.runtime import connection, names, restore, store
 from tests.broker.runtime_world import COUNTS, PARTITIONS, Running, World, running, until, until_it
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -341,6 +341,28 @@ async def test_a_rebalance_in_the_middle_of_a_restore_loses_nothing(
                 await idle(two)
     assert sorted(told) == [f"r{number}#2" for number in range(10)]
     assert events(logs).index("partitions.revoked") < events(logs).index("store.restored")
+
+
+@pytest.mark.usefixtures("slow")
+async def test_large_restores_take_turns(kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has lost its disk holds the fetched and unwritten records of a few stores only."""
+    monkeypatch.setattr(connection, "LOADS", 1)
+    monkeypatch.setattr(restore, "LOADED_FROM", 1)
+    world = World(kafka, tmp_path)
+    await world.prepare(world.stage())
+    await fill(world, 6_000)
+    begun: list[int] = []
+
+    def one_at_a_time() -> bool:
+        states = {number: task.restore for number, task in one.tasks().items()}
+        middle = [number for number, at in states.items() if at.restored and at.remaining]
+        assert len(middle) <= 1
+        begun.extend(middle)
+        return not one.worker.unready
+
+    async with running(world, world.stage()) as one:
+        await until(one_at_a_time, "restored")
+    assert set(begun) == set(range(PARTITIONS))
 
 
 def events(logs: Iterable[Any]) -> list[str]:
