@@ -15,6 +15,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -98,15 +99,16 @@ def streams(threads: int) -> Callable[[], Callable[[Job], list[str]]]:
     return prepare
 
 
-def ceiling(parser: str) -> Callable[[], Callable[[Job], list[str]]]:
+def ceiling(parser: str, how: str = "batches") -> Callable[[], Callable[[Job], list[str]]]:
     """Reading and parsing with *parser*, nothing else."""
     words = [sys.executable, "-m", "tests.bench.ceiling"]
-    return lambda: lambda job: [*words, job.servers, job.source, str(job.records), parser]
+    return lambda: lambda job: [*words, job.servers, job.source, str(job.records), parser, how]
 
 
 CONTESTANTS = (
     Contestant(name=CEILING, prepare=ceiling("orjson"), writes=False),
     Contestant(name="ceiling (msgspec)", prepare=ceiling("msgspec"), writes=False),
+    Contestant(name="ceiling (orjson, async for)", prepare=ceiling("orjson", "singly"), writes=False),
     Contestant(name=OURS, prepare=ours),
     Contestant(name=f"{STREAMS} (1 thread)", prepare=streams(1)),
     Contestant(name=f"{STREAMS} (2 threads)", prepare=streams(2)),
@@ -155,15 +157,16 @@ async def looked_at(job: Job) -> dict[str, Any]:
 async def run(contestant: Contestant, command: list[str], job: Job) -> dict[str, Any]:
     """One run; its line."""
     told: dict[str, Any] = {"contestant": contestant.name, "records": job.records}
-    before = _cpu_s()
+    begun, before = time.monotonic(), _cpu_s()
     try:
         output = await spoken(command, timeout_s=60 + job.records / SLOWEST)
     except RuntimeError as error:
         return {**told, "right": False, "error": str(error)}
-    cpu_s = round(_cpu_s() - before, 2)  # of the whole process, its start included
+    # Of the whole process, its start and its end included.
+    whole = {"whole_s": round(time.monotonic() - begun, 1), "cpu_s": round(_cpu_s() - before, 2)}
     found = await looked_at(job) if contestant.writes else {"seconds": float(output), "right": True}
     rate = round(job.records / found["seconds"]) if found["seconds"] and found["right"] else None
-    return {**told, **found, "seconds": round(found["seconds"], 3), "cpu_s": cpu_s, "records_per_s": rate}
+    return {**told, **found, "seconds": round(found["seconds"], 3), **whole, "records_per_s": rate}
 
 
 async def spoken(command: list[str], timeout_s: float) -> str:
