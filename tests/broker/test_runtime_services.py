@@ -134,15 +134,17 @@ async def test_a_lag_is_told_in_records_and_seconds_and_is_seen_to_be_stale(
     wire: Wire, tmp_path: Path
 ) -> None:
     """What waits is counted and has an age; where nobody can read it any more, its time stands still."""
-    world = World(wire.kafka, tmp_path)
-    stage = world.stage(lambda *_: time.sleep(0.02) or NOTHING)
+    world = World(wire.kafka, tmp_path, batch_records=5)
+    stage = world.stage(lambda *_: time.sleep(0.005) or NOTHING)  # so that some wait for a while
     await world.prepare(stage)
-    await world.send(*(("k", "r") for _ in range(500)), at_ms=time.time_ns() // 1_000_000 - 60_000)
+    await world.send(*(("k", "r") for _ in range(3_000)), at_ms=time.time_ns() // 1_000_000 - 60_000)
     partition = str(world.codec.placed(world.topics[world.input], "k")[0])
     place = {"stage": stage.name, "partition": partition}
     async with running(world, stage) as one:
         await until(lambda: (value(one, "pipeline_lag_records", **place) or 0) > 0, "a lag in records")
-        assert 60 <= (value(one, "pipeline_lag_seconds", **place) or 0) < 120
+        await until(
+            lambda: 60 <= (value(one, "pipeline_lag_seconds", **place) or 0) < 120, "a lag in seconds"
+        )
         assert (one.worker.last_lags[stage.name] or 0) > 0
         wire.network.stalled = True
         await until(lambda: one.worker.last_lags[stage.name] is None, "a lag that is not known any more")
