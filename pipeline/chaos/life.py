@@ -41,6 +41,9 @@ _TICKS_S: Final = 3.0
 
 _LOOK_S: Final = 0.1
 
+#: Between two words on how far the drain is, in seconds.
+_TOLD_S: Final = 1.0
+
 
 @final
 class Run(msgspec.Struct):
@@ -98,7 +101,7 @@ async def _play(run: Run) -> dict[str, Any]:
     run.tell("healed", **await _counts(run))
     await _ready(run)
     await _windows_closed(run)
-    await scene.sandbox.drain()
+    await _delivered(run)
     partitions = await partitions_of(scene.connection)
     await settled(scene.settings, scene.connection, partitions, _DRAIN_S, _drain_teller(run))
     run.tell("drained", seconds=_since(run))
@@ -141,6 +144,24 @@ async def _struck(run: Run, fault: Fault) -> None:
         run.missed[fault.kind] += 1
     else:
         run.struck[fault.kind] += 1
+
+
+async def _delivered(run: Run) -> None:
+    """
+    Return when every webhook has had its last attempt.
+
+    Raises:
+        PipelineError: some have not in time.
+    """
+    pending = 0
+    try:
+        async with asyncio.timeout(_DRAIN_S):
+            while pending := (await run.scene.sandbox.status())["pending"]:
+                run.tell("draining", left=f"{pending} webhooks are under way", seconds=_since(run))
+                await asyncio.sleep(_TOLD_S)
+    except TimeoutError as error:
+        raise PipelineError(f"{pending} webhooks are not taken within {_DRAIN_S:.0f} s") from error
+    await run.scene.sandbox.drain()
 
 
 async def _windows_closed(run: Run) -> None:
