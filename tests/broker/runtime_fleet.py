@@ -52,10 +52,11 @@ class Fleet:
             await self.join(new=self._random.random() < 0.5)
             return
         one = self._running.pop(self._random.randrange(len(self._running)))
+        before = [(each, len(each.assignments)) for each in self._running]
         one.signal({"leave": signal.SIGTERM, "crash": signal.SIGKILL, "freeze": signal.SIGSTOP}[kind])
         if kind == "freeze":
-            for each in self._running:
-                await each.assigned(beyond=len(each.assignments))
+            for each, assignments in before:
+                await each.assigned(beyond=assignments)
             one.signal(signal.SIGCONT)
             self._running.append(one)
 
