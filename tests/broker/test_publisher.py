@@ -70,6 +70,25 @@ async def test_one_who_gives_up_keeps_nobody_waiting(kafka: str, tmp_path: Path)
             await asyncio.wait_for(publisher.publish(record(world, turns)), 10)
 
 
+async def test_one_who_gives_up_when_it_is_its_turn_to_send_hands_it_on(kafka: str, tmp_path: Path) -> None:
+    """Between the end of one batch and the next nobody is lost."""
+    world = World(kafka, tmp_path)
+    async with publishing(world) as publisher:
+        await publisher.publish(record(world, 0))
+
+        async def first() -> None:
+            await publisher.publish(record(world, 1))
+            second.cancel()  # its turn has come, and it does not know yet
+
+        leading = asyncio.ensure_future(first())
+        for _ in range(3):  # the first batch is on its way
+            await asyncio.sleep(0)
+        second = asyncio.ensure_future(publisher.publish(record(world, 2)))
+        third = asyncio.ensure_future(publisher.publish(record(world, 3)))
+        ended = await asyncio.wait_for(asyncio.gather(leading, second, third, return_exceptions=True), 10)
+        assert [type(each) for each in ended] == [type(None), asyncio.CancelledError, type(None)]
+
+
 async def test_a_record_that_cannot_be_written_keeps_nobody_waiting(kafka: str, tmp_path: Path) -> None:
     """Its caller is told; the others' records are durable, or they are told that they may not be."""
     world = World(kafka, tmp_path)
