@@ -3,6 +3,7 @@
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -17,7 +18,7 @@ from pipeline.runtime.publisher import Publisher
 from pipeline.runtime.table import KafkaTable
 from pipeline.runtime.topic_plan import wanted
 from pipeline.settings import AdminSettings, KafkaSettings, RuntimeSettings
-from pipeline.stage import NOTHING
+from pipeline.stage import NOTHING, Event, Outcome, Stores
 from pipeline.topics import load
 from tests.broker.runtime_world import Running, World, running, until
 from tests.broker.wire import Wire
@@ -130,12 +131,18 @@ async def test_a_stage_tells_what_it_did_and_holds(kafka: str, tmp_path: Path) -
         assert value(one, "pipeline_dead_letters_total", **reason) == 1
 
 
+def slow(_: Stores, __: Event[Any]) -> Outcome:
+    """A step that lets others wait for a while."""
+    time.sleep(0.005)
+    return NOTHING
+
+
 async def test_a_lag_is_told_in_records_and_seconds_and_is_seen_to_be_stale(
     wire: Wire, tmp_path: Path
 ) -> None:
     """What waits is counted and has an age; where nobody can read it any more, its time stands still."""
     world = World(wire.kafka, tmp_path, batch_records=5)
-    stage = world.stage(lambda *_: time.sleep(0.005) or NOTHING)  # so that some wait for a while
+    stage = world.stage(slow)
     await world.prepare(stage)
     await world.send(*(("k", "r") for _ in range(3_000)), at_ms=time.time_ns() // 1_000_000 - 60_000)
     partition = str(world.codec.placed(world.topics[world.input], "k")[0])

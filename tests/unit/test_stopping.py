@@ -41,6 +41,7 @@ except KeyboardInterrupt:
 def ended(how: str, *numbers: signal.Signals) -> tuple[int, list[str], float]:
     """Exit code, lines and duration of a program that gets *numbers*, each when it has said something."""
     lines: list[str] = []
+    begun = time.monotonic()
     with subprocess.Popen([sys.executable, "-c", PROGRAM, how], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         for number in numbers:
