@@ -204,7 +204,9 @@ async def _counts(run: Run) -> dict[str, Any]:
     exits: Counter[int] = Counter()
     for process in run.scene.processes.values():
         exits += process.exits
+    slowest = max(process.slowest_stop_s for process in run.scene.processes.values())
     return {
+        "slowest_stop_s": round(slowest, 1),
         "exits": {str(code): count for code, count in sorted(exits.items())},
         **{name: status[name] for name in ("webhooks_sent", "webhooks_accepted", "webhooks_lost")},
     }

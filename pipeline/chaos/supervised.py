@@ -37,7 +37,8 @@ class Supervised:
     *command*, again and again; its log goes into *folder*, and its stores into ``state``, a folder there.
 
     ``exits`` counts its ends by exit code, negative for a signal; ``told`` is the last line of JSON that it
-    printed in the life that it lives now, empty before it is ready.
+    printed in the life that it lives now, empty before it is ready. ``slowest_stop_s`` is how long it took at
+    most from being asked to stop to its end, in seconds.
     """
 
     def __init__(self, name: str, folder: Path, command: Sequence[str], variables: Mapping[str, str]) -> None:
@@ -46,6 +47,8 @@ class Supervised:
         self.state = folder / name
         self.exits: Counter[int] = Counter()
         self.told: dict[str, str] = {}
+        self.slowest_stop_s = 0.0
+        self._asked: float | None = None  # when this life was asked to stop
         self._pid_file = folder / f"{name}.pid"
         self._command = tuple(command)
         self._variables = {**variables, "PIPELINE_RUNTIME__STATE_DIR": str(self.state)}
@@ -76,6 +79,8 @@ class Supervised:
             while not (pid := self._pid()):  # noqa: ASYNC110 - the guard tells by a file
                 await asyncio.sleep(_LOOK_S)
         self._losing_disk |= disk
+        if number in {signal.SIGTERM, signal.SIGINT} and self._asked is None:
+            self._asked = time.monotonic()
         _send(pid, number)
         return pid
 
@@ -86,7 +91,7 @@ class Supervised:
 
     async def _live(self) -> None:
         """One life, from its start to its end."""
-        self.told = {}
+        self.told, self._asked = {}, None
         self._pid_file.write_bytes(b"")
         with self._pid_file.open("r+b") as pid_file, self.log.open("ab") as log:
             program = (sys.executable, "-I", "-S", broker_guard.__file__, str(pid_file.fileno()), "-")
@@ -106,6 +111,8 @@ class Supervised:
             await self._listened(guard)
             code = await guard.wait()
             self.exits[code if code < 128 else 128 - code] += 1
+            if self._asked is not None:
+                self.slowest_stop_s = max(self.slowest_stop_s, time.monotonic() - self._asked)
         finally:
             self._guard = None
             if guard.returncode is None:

@@ -83,6 +83,7 @@ async def test_a_signal_reaches_the_process_itself(tmp_path: Path) -> None:
         await one.struck(signal.SIGTERM)
         await reborn(one, pid)
         assert one.exits == {7: 1}
+        assert 0 < one.slowest_stop_s < DEADLINE_S
 
 
 async def test_a_strike_in_between_waits_for_the_next_life(tmp_path: Path) -> None:
