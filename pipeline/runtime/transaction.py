@@ -1,10 +1,11 @@
 """
 A task's transactional producer, and the one order in which a batch is committed.
 
-begin → send every batch of records → gather every produce future → offsets → commit. aiokafka's
-``commit_transaction`` ignores the results of the batches, hence the gathering. Any failure or timeout
-makes the producer worthless: it is dropped, never aborted and reused. The transactional id names the
-task, so starting the next producer fences this one and ends its open transaction.
+begin → send every batch of records, and the offsets beside them → gather every produce future → commit.
+aiokafka's ``commit_transaction`` ignores the results of the batches, hence the gathering before it. Any
+failure or timeout makes the producer worthless: it is dropped, never aborted and reused. The
+transactional id names the task, so starting the next producer fences this one and ends its open
+transaction.
 """
 
 import asyncio
@@ -107,9 +108,7 @@ class TransactionalProducer:
         with broker_errors("committing a transaction"):
             async with asyncio.timeout(self._timeout_s):
                 await self._producer.begin_transaction()
-                ends = await self._send(places)
-                if offsets:
-                    await self._producer.send_offsets_to_transaction(dict(offsets), self._group_id)
+                ends = await self._send(places, offsets)
                 await self._producer.commit_transaction()
         return ends
 
@@ -117,11 +116,13 @@ class TransactionalProducer:
         """Give the producer up, whatever state it is in."""
         await stop_producer(self._producer)
 
-    async def _send(self, places: Places) -> Ends:
+    async def _send(self, places: Places, offsets: Mapping[TopicPartition, int]) -> Ends:
         sent: list[tuple[tuple[str, int], int, asyncio.Future[Any]]] = []
         try:
             for place, records in places.items():
                 await self._send_to(place, records, sent)
+            if offsets:
+                await self._send_offsets(offsets, [future for _, _, future in sent])
             results = await asyncio.gather(*(future for _, _, future in sent))
         finally:
             for _, _, future in sent:
@@ -131,6 +132,17 @@ class TransactionalProducer:
             for (place, count, _), metadata in zip(sent, results, strict=True)
             if metadata.offset >= 0  # a repeated batch that the broker knew already has none
         }
+
+    async def _send_offsets(
+        self, offsets: Mapping[TopicPartition, int], sent: Sequence[asyncio.Future[Any]]
+    ) -> None:
+        try:
+            await self._producer.send_offsets_to_transaction(dict(offsets), self._group_id)
+        except Exception:
+            for future in sent:  # a record that was refused meanwhile is why
+                if future.done():
+                    future.result()
+            raise
 
     async def _send_to(
         self,
