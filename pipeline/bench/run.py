@@ -69,8 +69,11 @@ async def measured(bootstrap_servers: str, topic: str, records: int) -> Figures:
         settings = RuntimeSettings(state_dir=Path(folder))
         connection = Connection(KafkaSettings(bootstrap_servers=bootstrap_servers), settings, application_id)
         stage = tally(f"tally-{run}", topic, f"{topic}.out")
-        await warmed(connection)
-        topics, partitions = await _prepared(connection, application_id, stage)
+        try:
+            topics, partitions = await _prepared(connection, application_id, stage)
+            await warmed(connection)
+        except BrokerError as error:
+            raise BrokerError(f"--bootstrap: {error}") from error
         await _refuse_few(connection, topic, partitions, records)
         cluster = Cluster(
             id=application_id,

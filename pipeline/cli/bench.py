@@ -1,5 +1,6 @@
 """`pipeline bench`: standard works, measured."""
 
+import logging
 from typing import Annotated
 
 import cyclopts
@@ -56,6 +57,7 @@ async def tally(
         Print one JSON object.
     """
     logs.configure("warning", "json" if json else "auto")
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it has to say reaches us as errors
     figures = msgspec.to_builtins(await measured(bootstrap, topic, records))
     if json:
         print_json("bench", work="tally", **figures)

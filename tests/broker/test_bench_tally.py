@@ -111,6 +111,13 @@ async def test_a_topic_that_is_not_there_is_refused(kafka: str, capsys: Captured
     assert told["problems"] == ["--topic: there is no topic 'nowhere' at this cluster"]
 
 
+async def test_a_kafka_that_does_not_answer_is_told(capsys: Captured) -> None:
+    """The error names the option and the address, and nothing else is said."""
+    assert await tally("127.0.0.1:1", "any") == 1
+    (told,) = orjson.loads(capsys.readouterr().err)["problems"]
+    assert told.startswith("--bootstrap: cannot connect at 127.0.0.1:1")
+
+
 async def test_too_few_records_are_refused(kafka: str, capsys: Captured) -> None:
     """It does not wait for what will not come."""
     topic = await filled(kafka)
