@@ -228,13 +228,15 @@ def _derive(database: Database) -> None:
         FROM (SELECT *, rowid AS row FROM location_tags) t
         WINDOW one AS (PARTITION BY t.tenant, t.tag_id ORDER BY t.row)
     """)
-    # Attempts without acceptance leave open whether the pipeline has it: a connection may break after.
+    # Attempts without acceptance leave open whether the pipeline has it: a connection may break after. Where
+    # nobody answered it may come at any time: whoever is stopped reads it when they go on.
     database.run("""
         CREATE TABLE accepted AS
         WITH ends AS (
             SELECT webhook, bool_or(accepted) AS is_accepted,
                    bool_or(NOT accepted AND attempts > 0) AS is_unknown,
-                   max(at_ms) FILTER (attempts > 0) AS until_ms
+                   max(if(accepted OR status IS NOT NULL, at_ms, 9e15::BIGINT))
+                       FILTER (attempts > 0) AS until_ms
             FROM deliveries GROUP BY webhook)
         SELECT w.*, coalesce(e.is_accepted, false) AS is_accepted,
                coalesce(e.is_unknown, false) AS is_unknown,

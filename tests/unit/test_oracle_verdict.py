@@ -108,6 +108,24 @@ def verdict(ledger: Path, given: list[Record]) -> Report:
     return verify(ledger, given, identity_secret=b"secret", settings=settings, now_ms=SENT_MS + 3_000_000)
 
 
+def late(given: list[Record], by_ms: int) -> list[Record]:
+    """*given*, received so much later."""
+    return [{**each, "timestamp": each["timestamp"] + by_ms} for each in given]
+
+
+def test_a_webhook_that_was_answered_cannot_come_later(ledger: Path) -> None:
+    """What arrives after the last attempt was answered does not come from it."""
+    assert verdict(ledger, late(records(), 5_000)).failed_checks["webhook's arrival"] > 0
+
+
+def test_a_webhook_that_nobody_answered_may_come_later(ledger: Path) -> None:
+    """A receiver that was stopped reads it when it goes on, long after the sender has given up."""
+    file = ledger / "deliveries.jsonl"
+    unanswered = [{**orjson.loads(line), "accepted": False} for line in file.read_bytes().splitlines()]
+    file.write_bytes(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in unanswered))
+    assert "webhook's arrival" not in verdict(ledger, late(records(), 5_000)).failed_checks
+
+
 def test_right_records_agree(ledger: Path) -> None:
     """Nothing differs, and so little proves nothing."""
     report = verdict(ledger, records())
