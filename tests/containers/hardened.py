@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 #: Made by `make test-containers`.
 IMAGE = os.environ.get("PIPELINE_TEST_IMAGE", "sakari-users-pipeline:test")
-START_S = 90
+START_S = 180
 #: Above what the slowest command says nothing for: the oracle waits for a pipeline to settle.
 ENGINE_TIMEOUT_S = 300
 UNCHECKED = {"test": ["NONE"]}

@@ -22,9 +22,8 @@ LEDGER = f"{SHARED}/ledger"
 SETTINGS = f"{LEDGER}/settings.yaml"
 SETTLE_S = 200
 SENT_S = 120.0
-TICKS_S = 3
-#: After the sandbox's start: time for three pipelines to start on two busy cores.
-CLOSES_S = 75
+#: After the sandbox's start: time for three pipelines to start.
+CLOSES_S = 45
 
 
 class World:
@@ -59,18 +58,14 @@ class World:
             assert time.monotonic() < ends, f"only {made} of {until} webhooks were made"
             time.sleep(0.2)
 
-    def windows_closing(self) -> None:
-        """Return when the windows that close during a run do, so that they are numbers to compare as well."""
-        closing_s = self._asked("GET", "/status")["start_ms"] / 1000 + CLOSES_S + TICKS_S
-        time.sleep(max(0.0, closing_s - time.time()))
-
     def verified(self) -> dict[str, Any]:
-        """What `pipeline sandbox verify` says, once nothing is left to do; its exit code is ``exit``."""
+        """What `pipeline sandbox verify` says, once nothing is left to do."""
         command = ["pipeline", "sandbox", "verify", "--ledger", LEDGER, "--wait", str(SETTLE_S), "--json"]
-        code, output = self._sandbox.exec(command)
+        _, output = self._sandbox.exec(command)
         found = [line for line in output.splitlines() if line.startswith(b'{"kind":"verified"')]
         assert found, output.decode()
-        return {**orjson.loads(found[-1]), "exit": code}
+        report: dict[str, Any] = orjson.loads(found[-1])
+        return report
 
     def _asked(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         request = urllib.request.Request(self._control + path, orjson.dumps(body), method=method)
@@ -90,7 +85,16 @@ def until_said(container: DockerContainer, text: str, times: int) -> None:
     """Return when *container*'s output has *text* so many *times*."""
     ends = time.monotonic() + START_S
     while wrapped(container).logs().count(text.encode()) < times:
-        assert time.monotonic() < ends, f"{text} was not said {times} times"
+        assert time.monotonic() < ends, f"{text} not {times} times in: {wrapped(container).logs(tail=30)!r}"
+        time.sleep(0.1)
+
+
+def until_handled(container: DockerContainer, number: int) -> None:
+    """Return when process 1 of *container* has a handler for the signal *number*."""
+    program = "print(int(open('/proc/1/status').read().partition('SigCgt:')[2].split()[0], 16))"
+    ends = time.monotonic() + START_S
+    while not python(container, program) >> (number - 1) & 1:
+        assert time.monotonic() < ends, f"process 1 handles no signal {number}"
         time.sleep(0.1)
 
 
