@@ -113,6 +113,8 @@ class _Stopping:
 
     def _end_within(self, seconds: float, code: int) -> None:
         """A thread of its own ends the process, also where the event loop hangs."""
+        if self._ending is not None:
+            self._ending.cancel()
         self._ending = threading.Timer(seconds, _end, (code,))
         self._ending.daemon = True
         self._ending.start()

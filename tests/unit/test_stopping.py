@@ -23,12 +23,12 @@ async def work(how):
     def stop():
         print("stopping", flush=True)
         stopped.set()
-    deadline_s = 1.0 if how == "deaf" else None
+    deadline_s = {"deaf": 60.0, "late": 1.0}.get(how)
     with stopped_by_signals(None if how == "untold" else stop, deadline_s):
         print("begun", flush=True)
         await stopped.wait()
         if how != "told":
-            await (deaf() if how == "deaf" else asyncio.sleep(60))
+            await (deaf() if deadline_s else asyncio.sleep(60))
     print("ended", flush=True)
 
 try:
@@ -65,7 +65,7 @@ def test_the_first_signal_cancels_a_block_that_cannot_be_told() -> None:
 
 def test_a_stop_that_hangs_is_ended_at_its_deadline() -> None:
     """Nobody has to send a second signal to a process that does not do as it was told."""
-    code, lines, seconds = ended("deaf", signal.SIGTERM)
+    code, lines, seconds = ended("late", signal.SIGTERM)
     assert (code, lines, seconds >= 1) == (1, ["begun", "stopping"], True)
 
 
