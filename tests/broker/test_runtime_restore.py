@@ -241,6 +241,25 @@ async def test_a_damaged_store_is_discarded_and_rebuilt(kafka: str, tmp_path: Pa
     assert await world.dead_letters() == []
 
 
+async def test_a_block_found_spoilt_while_working_costs_a_rebuild(kafka: str, tmp_path: Path) -> None:
+    """The record that was to be processed is not to blame: it is processed when the store is whole again."""
+    world = World(kafka, tmp_path)
+    await world.prepare(world.stage())
+    await fill(world, 6_000)
+    await logged(world, tmp_path / "a", 0, 10)
+    for table in (tmp_path / "a").rglob("*.sst"):
+        data, third = table.read_bytes(), table.stat().st_size // 3
+        spoilt = bytes(byte ^ 0xFF for byte in data[third : 2 * third])
+        table.write_bytes(data[:third] + spoilt + data[2 * third :])
+    await world.send(*((f"n{number}", f"n{number}") for number in range(0, 6_000, 20)))
+    with capture_logs() as logs:
+        async with running(world, world.stage(), folder=tmp_path / "a"):
+            told = await world.told(at_least=310)
+    assert sorted(told)[:300] == sorted(f"n{number}#2" for number in range(0, 6_000, 20))
+    assert ["checksum mismatch" in reason for reason in reasons(logs)] == [True] * PARTITIONS
+    assert await world.dead_letters() == []
+
+
 async def test_a_store_that_is_too_old_is_restored_in_full(
     kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
