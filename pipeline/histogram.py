@@ -10,9 +10,10 @@ Counts are sparse, ``{bucket number as text: count}``, in the order of the numbe
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
-__all__ = ["BOUNDS", "MAX_SECONDS", "bucket", "merged", "quantile"]
+__all__ = ["BOUNDS", "MAX_SECONDS", "bucket", "merged", "quantiles"]
 
 #: 72 h, the longest reply window; what takes longer counts in the last bucket.
 MAX_SECONDS = 259_200
@@ -42,15 +43,15 @@ def merged(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     return {name: counts[name] for name in sorted(counts, key=int) if counts[name]}
 
 
-def quantile(counts: Mapping[str, int], percent: int) -> int | None:
+def quantiles(counts: Mapping[str, int], percents: Sequence[int]) -> list[int | None]:
     """
-    The nearest-rank quantile at *percent* (1 to 100) in seconds: the upper bound of its bucket.
+    The nearest-rank quantiles at *percents* (1 to 100) in seconds: the upper bounds of their buckets.
 
-    Returns None for an empty histogram.
+    None for an empty histogram.
     """
-    rank = -(-sum(counts.values()) * percent // 100)
-    for name in sorted(counts, key=int):
-        rank -= counts[name]
-        if rank <= 0:
-            return BOUNDS[int(name)]
-    return None
+    if not counts:
+        return [None for _ in percents]
+    entries = sorted((int(number), count) for number, count in counts.items())
+    heads = list(accumulate(count for _, count in entries))
+    ranks = [-(-heads[-1] * percent // 100) for percent in percents]
+    return [BOUNDS[entries[bisect_left(heads, rank)][0]] for rank in ranks]

@@ -10,9 +10,12 @@ from pipeline import histogram
 from pipeline.errors import RecordError
 from pipeline.events import Measures, Ratios
 
-__all__ = ["ZERO", "Delta", "decimal_text", "plus", "price", "ratios", "summed", "units"]
+__all__ = ["ZERO", "Delta", "decimal_text", "plain", "plus", "price", "ratios", "summed", "units"]
 
 ZERO = Measures()
+
+#: Names of the counting measures; ``cost`` and ``reply_seconds`` are added in ways of their own.
+COUNTS = tuple(name for name in Measures.__struct_fields__ if name not in {"cost", "reply_seconds"})
 
 #: Prices have digits within these powers of ten.
 LARGEST, SMALLEST = 18, -18
@@ -46,10 +49,11 @@ class Delta:
         counts = self.counts
         for name, count in other.counts.items():
             counts[name] = counts.get(name, 0) + sign * count
+        if other.cost:
+            self.cost += sign * other.cost
         if other.replies:
             for name, count in other.replies.items():
                 self.replies[name] = self.replies.get(name, 0) + sign * count
-        self.cost += sign * other.cost
 
 
 def plus(values: C, delta: Delta) -> C:
@@ -67,19 +71,16 @@ def plus(values: C, delta: Delta) -> C:
 def summed(total: Measures, new: Measures, old: Measures) -> Measures:
     """*total* with *new* in the place of *old*; *total* itself where nothing changes."""
     changes: dict[str, object] = {}
-    for name in Measures.__struct_fields__:
-        one, other = getattr(new, name), getattr(old, name)
-        if one == other:
-            continue
-        now = getattr(total, name)
-        match name:
-            case "cost":
-                changes[name] = decimal_text(units(now) + units(one) - units(other))
-            case "reply_seconds":
-                less = {bucket: -count for bucket, count in other.items()}
-                changes[name] = histogram.merged(histogram.merged(now, one), less)
-            case _:
-                changes[name] = now + one - other
+    for name in COUNTS:
+        change = getattr(new, name) - getattr(old, name)
+        if change:
+            changes[name] = getattr(total, name) + change
+    if new.cost != old.cost:
+        changes["cost"] = decimal_text(units(total.cost) + units(new.cost) - units(old.cost))
+    if new.reply_seconds != old.reply_seconds:
+        less = {bucket: -count for bucket, count in old.reply_seconds.items()}
+        added = histogram.merged(new.reply_seconds, less)
+        changes["reply_seconds"] = histogram.merged(total.reply_seconds, added)
     return msgspec.structs.replace(total, **changes) if changes else total
 
 
@@ -109,6 +110,12 @@ def price(text: str) -> int:
     if not value.is_finite() or value.adjusted() > LARGEST or int(value.as_tuple().exponent) < SMALLEST:
         raise RecordError("invalid-price", "the price has digits beyond 10^18 or 10^-18")
     return units(text)
+
+
+@lru_cache(maxsize=4_096)
+def plain(text: str) -> str:
+    """The price *text* as `decimal_text` writes it."""
+    return decimal_text(price(text))
 
 
 @lru_cache(maxsize=16_384)

@@ -25,7 +25,7 @@ import msgspec
 from pipeline import windows
 from pipeline.errors import RecordError
 from pipeline.events import Measures, Partial, Tick, WindowMetrics
-from pipeline.histogram import quantile
+from pipeline.histogram import quantiles
 from pipeline.instants import Time, from_ms, to_ms
 from pipeline.stage import NOTHING, Cursor, Delete, Emit, Event, Outcome, Put, Stage, Store, Stores, Write
 from pipeline.stages.measures import ZERO, ratios, summed
@@ -119,9 +119,15 @@ def _add(terms: Terms, read: Stores, event: Event[Partial]) -> Outcome:
     measures = summed(total.measures, share.measures, known.measures if known else ZERO)
     if total.revision and measures == total.measures:
         return Outcome(writes=(kept,))
-    arrived_at = max(total.arrived_at, event.received_at)
-    changed = msgspec.structs.replace(total, arrived_at=arrived_at, measures=measures)
-    return _published(share.window_key, window, changed, closed=False, besides=(kept,))
+    revised = Total(
+        arrived_at=max(total.arrived_at, event.received_at),
+        end=total.end,
+        revision=total.revision + 1,
+        measures=measures,
+    )
+    opened = total.closed or not total.revision
+    entry = (Put(OPEN, f"{windows.start_of(total.end)}|{share.window_key}", True),) if opened else ()
+    return _published(share.window_key, window, revised, (kept, *entry))
 
 
 def _tick(terms: Terms, read: Stores, tick: Tick) -> Outcome:
@@ -166,7 +172,8 @@ def _closed(read: Stores, key: str, entry: str) -> Outcome:
     total = read.get(TOTALS, f"{window.start}|{key}")
     if total is None:  # dropped: nobody waits for it any more
         return Outcome(writes=(Delete(OPEN, entry),))
-    return _published(key, window, total, closed=True, besides=(Delete(OPEN, entry),))
+    revised = msgspec.structs.replace(total, revision=total.revision + 1, closed=True)
+    return _published(key, window, revised, (Delete(OPEN, entry),))
 
 
 def _dropping(read: Stores, store: Store[Any], cursor: Cursor, horizon: int) -> Outcome:
@@ -178,22 +185,16 @@ def _dropping(read: Stores, store: Store[Any], cursor: Cursor, horizon: int) -> 
     return Outcome(writes=writes, more=more)
 
 
-def _published(
-    key: str, window: Window, total: Total, *, closed: bool, besides: tuple[Write, ...]
-) -> Outcome:
-    """The next revision of *total*."""
-    revised = msgspec.structs.replace(total, revision=total.revision + 1, closed=closed)
-    writes: tuple[Write, ...] = (*besides, Put(TOTALS, f"{window.start}|{key}", revised))
-    if not closed and (total.closed or not total.revision):
-        writes += (Put(OPEN, f"{from_ms(total.end)}|{key}", True),)
-    end = from_ms(total.end)
-    metrics = _metrics(window, revised, end)
-    emit = Emit("engagement.metrics", key, metrics, id=f"{key}|{revised.revision}", occurred_at=end)
-    return Outcome(writes=writes, emit=(emit,))
+def _published(key: str, window: Window, total: Total, besides: tuple[Write, ...]) -> Outcome:
+    """Keep and tell *total*, a new revision."""
+    end = windows.start_of(total.end)
+    metrics = _metrics(window, total, end)
+    emit = Emit("engagement.metrics", key, metrics, id=f"{key}|{total.revision}", occurred_at=end)
+    return Outcome(writes=(*besides, Put(TOTALS, f"{window.start}|{key}", total)), emit=(emit,))
 
 
 def _metrics(window: Window, total: Total, end: Time) -> WindowMetrics:
-    replies = total.measures.reply_seconds
+    p50, p90, p99 = quantiles(total.measures.reply_seconds, (50, 90, 99))
     return WindowMetrics(
         tenant=window.tenant,
         dimension=window.dimension,
@@ -204,9 +205,9 @@ def _metrics(window: Window, total: Total, end: Time) -> WindowMetrics:
         closed=total.closed,
         measures=total.measures,
         ratios=ratios(total.measures),
-        reply_seconds_p50=quantile(replies, 50),
-        reply_seconds_p90=quantile(replies, 90),
-        reply_seconds_p99=quantile(replies, 99),
+        reply_seconds_p50=p50,
+        reply_seconds_p90=p90,
+        reply_seconds_p99=p99,
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.histogram import BOUNDS, MAX_SECONDS, bucket, merged, quantile
+from pipeline.histogram import BOUNDS, MAX_SECONDS, bucket, merged, quantiles
 
 SECONDS = st.integers(0, MAX_SECONDS)
 
@@ -54,13 +54,13 @@ def test_taking_away_leaves_nothing_behind(values: list[int]) -> None:
     assert merged(counts, {name: -count for name, count in counts.items()}) == {}
 
 
-@given(st.lists(SECONDS, min_size=1, max_size=50), st.integers(1, 100))
-def test_a_quantile_is_the_bound_of_the_nearest_rank(values: list[int], percent: int) -> None:
-    """It is the upper bound of the bucket of the value with rank ceil(n·percent/100)."""
-    ranked = sorted(values)[-(-len(values) * percent // 100) - 1]
-    assert quantile(histogram(values), percent) == BOUNDS[bucket(ranked)]
+@given(st.lists(SECONDS, min_size=1, max_size=50), st.lists(st.integers(1, 100), max_size=3))
+def test_a_quantile_is_the_bound_of_the_nearest_rank(values: list[int], percents: list[int]) -> None:
+    """Each is the upper bound of the bucket of the value with rank ceil(n·percent/100)."""
+    ranked = [sorted(values)[-(-len(values) * percent // 100) - 1] for percent in percents]
+    assert quantiles(histogram(values), percents) == [BOUNDS[bucket(value)] for value in ranked]
 
 
 def test_nothing_has_no_quantile() -> None:
     """An empty histogram's quantile is unknown."""
-    assert quantile({}, 50) is None
+    assert quantiles({}, (50, 99)) == [None, None]

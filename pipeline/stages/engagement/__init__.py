@@ -4,7 +4,7 @@ Count what each contact did with our messages, in the contact's totals and in wi
 Reads    ``activity.enriched``  key: contact key; ``clock.ticks``
 Writes   ``engagement.contacts``  compacted: totals, score and opt state, whenever they change
          ``engagement.partials``  compacted: this partition's share of a window, absolute
-State    per contact its totals (for ever); per message its booking, per conversation and day its
+State    per contact its totals (for ever); per message its booking, per conversation and four days its
          timeline, per contact and window its distinct counts, late and opt facts seen (all kept
          ``seen_days`` after both their own time and their last arrival); per window this
          partition's share (400 d)
@@ -38,7 +38,7 @@ What counts where:
 - After a contact's number changed, new facts count under the new key; nothing moves.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -50,7 +50,6 @@ from pipeline.events import (
     ContactOptedOut,
     ConversationClosed,
     ConversationStarted,
-    Fact,
     MessagePriced,
     MessageReceived,
     MessageSent,
@@ -64,6 +63,19 @@ from pipeline.stages.engagement.ledger import Ledger, Terms
 from pipeline.stages.engagement.state import BOOKINGS, CLOCK, CONTACTS, MEMBERS, SEEN, SHARES, TIMELINES
 
 __all__ = ["stage"]
+
+#: What counts each fact; others feed no measure: lists, moves, what the Users API sent, what is not modelled.
+COUNTED: Mapping[type, Callable[[Ledger, Any], None]] = {
+    MessageSent: messages.count_sent,
+    MessageStatusChanged: messages.count_status,
+    MessagePriced: messages.count_price,
+    MessageReceived: messages.count_received,
+    ContactOptedOut: happenings.count_opt,
+    ContactOptedIn: happenings.count_opt,
+    ConversationStarted: happenings.count_conversation,
+    ConversationClosed: happenings.count_conversation,
+    UsersContactDndUpdated: happenings.count_dnd,
+}
 
 
 def stage(
@@ -91,14 +103,17 @@ def stage(
         step=partial(_step, terms),
         resume=partial(sweep.resume, terms),
         add_up=_add_up,
+        state_version=2,
     )
 
 
 def _step(terms: Terms, read: Stores, event: Event[Any]) -> Outcome:
     match event.value:
-        case Activity(contact_key=key) if key == event.key:
+        case Activity(contact_key=key, event=fact) if key == event.key:
             ledger = Ledger(read, event, terms)
-            _count(ledger, event.value.event)
+            count = COUNTED.get(type(fact))
+            if count is not None:
+                count(ledger, fact)
             return ledger.outcome()
         case Activity():
             raise RecordError("wrong-key", "the record's key is not the activity's contact key")
@@ -111,23 +126,3 @@ def _step(terms: Terms, read: Stores, event: Event[Any]) -> Outcome:
 def _add_up(read: Stores, postings: Sequence[Posted]) -> Iterator[tuple[Event[Any], Outcome]]:
     yield from totals.add_up(read, postings)
     yield from shares.add_up(read, postings)
-
-
-def _count(ledger: Ledger, fact: Fact) -> None:
-    match fact:
-        case MessageSent(message=message) if message.outgoing:
-            messages.count_sent(ledger, fact)
-        case MessageStatusChanged(message=message) if message.outgoing:
-            messages.count_status(ledger, fact)
-        case MessagePriced(message=message) if message.outgoing:
-            messages.count_price(ledger, fact)
-        case MessageReceived():
-            messages.count_received(ledger, fact)
-        case ContactOptedOut() | ContactOptedIn():
-            happenings.count_opt(ledger, fact)
-        case ConversationStarted() | ConversationClosed():
-            happenings.count_conversation(ledger, fact)
-        case UsersContactDndUpdated():
-            happenings.count_dnd(ledger, fact)
-        case _:
-            return  # feeds no measure: lists, moves, what the Users API sent, and what we don't model

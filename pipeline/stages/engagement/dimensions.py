@@ -14,7 +14,7 @@ def of_message(message: Message, activity: Activity, max_tags: int) -> tuple[str
         ("template", message.template_id),
         ("number", message.number),
     )
-    return _common(activity, max_tags) + tuple(dimension(kind, value) for kind, value in told if value)
+    return (*_common(activity, max_tags), *[dimension(kind, value) for kind, value in told if value])
 
 
 def of_activity(activity: Activity, number: str | None, max_tags: int) -> tuple[str, ...]:
@@ -24,9 +24,11 @@ def of_activity(activity: Activity, number: str | None, max_tags: int) -> tuple[
 
 def _common(activity: Activity, max_tags: int) -> tuple[str, ...]:
     tags = activity.contact.tags if activity.contact else ()
-    named = (
+    if not tags:
+        return (ALL,)
+    named = [
         dimension("tag:id", tag.tag_id) if tag.tag_id else dimension("tag:name", tag.folded)
         for tag in tags
         if tag.tag_id or tag.folded
-    )
-    return (ALL, *tuple(dict.fromkeys(named))[:max_tags])
+    ]
+    return (ALL, *[*dict.fromkeys(named)][:max_tags])

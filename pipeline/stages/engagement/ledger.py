@@ -62,6 +62,23 @@ def moment(time: Time) -> int:
 class Ledger:
     """Collects what one activity changes."""
 
+    __slots__ = (
+        "_active_at",
+        "_counted",
+        "_entries",
+        "_opt",
+        "_sum",
+        "_writes",
+        "_zone",
+        "activity",
+        "arrived_at",
+        "at",
+        "heard_at",
+        "late",
+        "read",
+        "terms",
+    )
+
     def __init__(self, read: Stores, event: Event[Activity], terms: Terms) -> None:
         activity = event.value
         self.read = read
@@ -91,10 +108,13 @@ class Ledger:
 
     def admitted(self, place: Place) -> int:
         """The scopes in which this fact counts at *place*; it is late if that is not all of them."""
-        in_hour = not self.is_late(place.hour, self.heard_at)
-        in_day = not self.is_late(place.day, self.heard_at)
-        self.late = self.late or not (in_hour and in_day)
-        return TOTAL | in_hour * HOUR | in_day * DAY
+        scopes = TOTAL
+        if not self.is_late(place.hour, self.heard_at):
+            scopes |= HOUR
+        if not self.is_late(place.day, self.heard_at):
+            scopes |= DAY
+        self.late = self.late or scopes != TOTAL | HOUR | DAY
+        return scopes
 
     def happened(self) -> None:
         """The fact is an activity of the contact: it may be its first or last."""
@@ -134,7 +154,7 @@ class Ledger:
     def _postings(self) -> tuple[Posting, ...]:
         if not self._entries and self._active_at is None:
             return ()
-        return (Posting(entries=self._entries, sum=self._sum, active_at=self._active_at, opt=self._opt),)
+        return (Posting(self._entries, self._sum, self._active_at, self._opt),)
 
     def _rejected(self) -> tuple[Reject, ...]:
         key = self._seen_key()

@@ -1,6 +1,7 @@
 """How facts about messages are counted: each changes the booking of its message."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -29,7 +30,7 @@ from pipeline.stages.engagement.state import (
     Status,
     booking_key,
 )
-from pipeline.stages.measures import Delta, decimal_text, price
+from pipeline.stages.measures import Delta, plain, price
 
 __all__ = ["count_price", "count_received", "count_sent", "count_status"]
 
@@ -44,37 +45,51 @@ RECEIVED = Delta({"received": 1})
 DELIVERED = Delta({"delivered": 1})
 NOT_DELIVERED = Delta({"failed": 1})
 
+EVERYWHERE = TOTAL | HOUR | DAY
+NOWHERE = (None, None, None)
+
 
 class _Entry:
     """One message's booking while a fact is counted."""
+
+    __slots__ = ("_key", "_ledger", "_new", "at", "booking", "place")
 
     def __init__(self, ledger: Ledger, fact: MessageFact) -> None:
         message, activity = fact.message, ledger.activity
         self.at = moment(message.created_at)
         self._ledger = ledger
         self._key = booking_key(self.at, activity.contact_key, fact.account_id, message.id)
-        self._known = ledger.read.get(BOOKINGS, self._key)
-        self.booking = self._known or Booking(
+        known = ledger.read.get(BOOKINGS, self._key)
+        self._new = known is None
+        self.booking = known or Booking(
             arrived_at=ledger.arrived_at,
             dimensions=dimensions.of_message(message, activity, ledger.terms.max_tags),
         )
         self.place: Place = ledger.place(self.at, self.booking.dimensions)
 
-    def keep(self, **changes: object) -> None:
-        """The booking now has *changes*."""
-        arrived_at = max(self.booking.arrived_at, self._ledger.arrived_at)
-        booking = msgspec.structs.replace(self.booking, **changes)
-        if booking != self._known:
-            self._ledger.put(BOOKINGS, self._key, msgspec.structs.replace(booking, arrived_at=arrived_at))
+    def keep(self, name: str, value: object) -> None:
+        """The field *name* of the booking is now *value*."""
+        old = self.booking
+        if self._new or getattr(old, name) != value:
+            arrived_at = max(old.arrived_at, self._ledger.arrived_at)
+            changes = {"arrived_at": arrived_at, name: value}
+            self._ledger.put(BOOKINGS, self._key, msgspec.structs.replace(old, **changes))
+
+    def counted(self) -> tuple[int, int]:
+        """Count the message itself: the scopes in which it now counts, and those of them that are new."""
+        before = self.booking.counted
+        after = before | self._ledger.admitted(self.place)
+        self.keep("counted", after)
+        return after, after & ~before
 
 
 def count_sent(ledger: Ledger, fact: MessageSent) -> None:
     """Count an outbound message once, and see which inbound ones reply to it."""
+    if not fact.message.outgoing:
+        return
     entry = _Entry(ledger, fact)
     ledger.happened()
-    counted = entry.booking.counted | ledger.admitted(entry.place)
-    fresh = counted & ~entry.booking.counted
-    entry.keep(counted=counted)
+    counted, fresh = entry.counted()
     if fresh:
         ledger.post(entry.place, fresh, SENT)
         outgoing = Outgoing(entry.at, fact.message.id, counted)
@@ -85,9 +100,7 @@ def count_received(ledger: Ledger, fact: MessageReceived) -> None:
     """Count an inbound message once, and see whether it is a reply."""
     entry = _Entry(ledger, fact)
     ledger.happened()
-    counted = entry.booking.counted | ledger.admitted(entry.place)
-    fresh = counted & ~entry.booking.counted
-    entry.keep(counted=counted)
+    _, fresh = entry.counted()
     if fresh:
         ledger.post(entry.place, fresh, RECEIVED)
     if fresh & TOTAL:
@@ -97,17 +110,18 @@ def count_received(ledger: Ledger, fact: MessageReceived) -> None:
 
 def count_status(ledger: Ledger, fact: MessageStatusChanged) -> None:
     """Book an outbound message as delivered or failed, by its latest terminal status."""
+    if not fact.message.outgoing:
+        return
     entry = _Entry(ledger, fact)
+    before = entry.booking.statuses
     status = MessageStatus(fact.status)
     if status is not MessageStatus.DELIVERED and status not in FAILED:
-        entry.keep()
+        entry.keep("statuses", before)
         return
-    told = Status(ledger.at, status is MessageStatus.DELIVERED)
     ledger.happened()
-    admitted = ledger.admitted(entry.place)
-    before = entry.booking.statuses
-    after = _merged(before, admitted, lambda known: max(known, told) if known else told)
-    entry.keep(statuses=after)
+    told = Status(ledger.at, status is MessageStatus.DELIVERED)
+    after = _merged(before, told, ledger.admitted(entry.place), max)
+    entry.keep("statuses", after)
     for scopes, old, new in _changes(before, after):
         _book_status(ledger, entry.place, scopes, old, -1)
         _book_status(ledger, entry.place, scopes, new, 1)
@@ -115,35 +129,35 @@ def count_status(ledger: Ledger, fact: MessageStatusChanged) -> None:
 
 def count_price(ledger: Ledger, fact: MessagePriced) -> None:
     """Book an outbound message's segments and cost, by what was told last."""
+    if not fact.message.outgoing:
+        return
     entry = _Entry(ledger, fact)
-    told = Price(ledger.at, decimal_text(price(fact.price)), fact.segments)
-    admitted = ledger.admitted(entry.place)
     before = entry.booking.prices
-    after = _merged(before, admitted, lambda known: max(known, told, key=_rank) if known else told)
-    entry.keep(prices=after)
+    told = Price(ledger.at, plain(fact.price), fact.segments)
+    after = _merged(before, told, ledger.admitted(entry.place), partial(max, key=_rank))
+    entry.keep("prices", after)
     for scopes, old, new in _changes(before, after):
         _book_price(ledger, entry.place, scopes, old, -1)
         _book_price(ledger, entry.place, scopes, new, 1)
 
 
-def _merged(known: PerScope[V], admitted: int, latest: Callable[[V | None], V]) -> PerScope[V]:
-    total, hour, day = known
-    return (
-        latest(total) if admitted & TOTAL else total,
-        latest(hour) if admitted & HOUR else hour,
-        latest(day) if admitted & DAY else day,
+def _merged(known: PerScope[V], told: V, admitted: int, latest: Callable[[V, V], V]) -> PerScope[V]:
+    """What holds in each scope once *told* has been said in those that are *admitted*."""
+    if known == NOWHERE and admitted == EVERYWHERE:
+        return told, told, told
+    total, hour, day = (
+        value if not admitted & scope else told if value is None else latest(value, told)
+        for scope, value in zip(SCOPES, known, strict=True)
     )
+    return total, hour, day
 
 
-def _changes(before: PerScope[V], after: PerScope[V]) -> Iterator[tuple[int, V | None, V | None]]:
-    """What changed to what, with all the scopes in which it did; mostly the same in all three."""
-    if before[0] == before[1] == before[2] and after[0] == after[1] == after[2]:
-        if before[0] != after[0]:
-            yield TOTAL | HOUR | DAY, before[0], after[0]
-        return
-    for scope, old, new in zip(SCOPES, before, after, strict=True):
-        if old != new:
-            yield scope, old, new
+def _changes(before: PerScope[V], after: PerScope[V]) -> list[tuple[int, V | None, V | None]]:
+    """What changed to what, with all the scopes in which it did: mostly in all three from nothing."""
+    if before == NOWHERE and after[0] == after[1] == after[2]:
+        return [(EVERYWHERE, None, after[0])]
+    changed = zip(SCOPES, before, after, strict=True)
+    return [(scope, old, new) for scope, old, new in changed if old != new]
 
 
 def _rank(told: Price) -> tuple[int, int, int]:

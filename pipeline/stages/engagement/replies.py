@@ -3,7 +3,7 @@ Which inbound message replies to which outbound one.
 
 An inbound message is a reply to the latest outbound message of its conversation that is not after
 it, if that is at most the reply window ago. So each conversation's messages are kept as a timeline,
-one entry a UTC day, and whenever a message enters it, whatever the order of arrival, the replies
+one entry for every few days, and whenever a message enters it, whatever the order of arrival, the replies
 that it could change are compared before and after and moved. In the windows of a width only those
 outbound messages exist that are not late for that width.
 """
@@ -19,7 +19,9 @@ from pipeline.stages.engagement.ledger import Ledger
 from pipeline.stages.engagement.postings import Place
 from pipeline.stages.engagement.state import (
     BOOKINGS,
+    HOUR,
     SCOPES,
+    TIMELINE_MS,
     TIMELINES,
     TOTAL,
     Incoming,
@@ -33,7 +35,7 @@ from pipeline.stages.measures import Delta
 
 __all__ = ["Conversation"]
 
-DAY_MS: Final = 86_400_000
+EMPTY: Final = Timeline()
 
 M = TypeVar("M", Outgoing, Incoming)
 
@@ -54,13 +56,13 @@ class Conversation:
         """An outbound message, booked at *place*, entered the timeline: later ones may reply to it now."""
         self._places[new.id] = place
         ahead = self._between(new.at, new.at + self._reach)
-        today = ahead[0]
-        self._keep(new.at, Timeline(today.arrived_at, _with(today.sent, new), today.received))
-        later = [i for day in ahead for i in day.received if new.at <= i.at <= new.at + self._reach]
+        own = ahead[0]
+        self._keep(new.at, Timeline(own.arrived_at, _with(own.sent, new), own.received))
+        later = [i for part in ahead for i in part.received if new.at <= i.at <= new.at + self._reach]
         if not later:
             return
         behind = self._between(new.at - self._reach, new.at)[:-1]
-        before = [o for day in (*behind, *ahead) for o in day.sent]
+        before = [o for part in (*behind, *ahead) for o in part.sent]
         after = _with(before, new)
         for scope in SCOPES:
             one, other = _in(scope, before), _in(scope, after)
@@ -71,13 +73,15 @@ class Conversation:
 
     def add_incoming(self, new: Incoming) -> None:
         """An inbound message entered the timeline, or is now known to have come earlier."""
-        days = self._between(new.at - self._reach, new.at)
-        today = days[-1]
-        old = next((i for i in today.received if i.id == new.id and i.at == new.at), None)
+        parts = self._between(new.at - self._reach, new.at)
+        own = parts[-1]
+        old = next((i for i in own.received if i.id == new.id and i.at == new.at), None)
         if old is not None and old.heard_at <= new.heard_at:
             return
-        self._keep(new.at, Timeline(today.arrived_at, today.sent, _with(today.received, new)))
-        sent = [o for day in days for o in day.sent]
+        self._keep(new.at, Timeline(own.arrived_at, own.sent, _with(own.received, new)))
+        sent = [o for part in parts for o in part.sent]
+        if not sent:
+            return
         for scope in SCOPES:
             target = self._latest(_in(scope, sent), new)
             self._move(scope, old, new, target if old else None, target)
@@ -111,7 +115,8 @@ class Conversation:
     def _counts(self, scope: int, target: Outgoing, incoming: Incoming) -> bool:
         if scope == TOTAL:
             return True
-        return not self._ledger.is_late(self._place(target).span(scope), incoming.heard_at)
+        place = self._place(target)
+        return not self._ledger.is_late(place.hour if scope == HOUR else place.day, incoming.heard_at)
 
     def _latest(self, sent: Sequence[Outgoing], incoming: Incoming) -> Outgoing | None:
         index = bisect_right(sent, incoming.at, key=lambda outgoing: outgoing.at)
@@ -127,15 +132,15 @@ class Conversation:
         return self._places[target.id]
 
     def _between(self, first: int, last: int) -> list[Timeline]:
-        days = range(max(first, 0) // DAY_MS, last // DAY_MS + 1)
-        return [self._ledger.read.get(TIMELINES, self._key(day * DAY_MS)) or Timeline() for day in days]
+        parts = range(max(first, 0) // TIMELINE_MS, last // TIMELINE_MS + 1)
+        read = self._ledger.read
+        return [read.get(TIMELINES, timeline_key(part * TIMELINE_MS, self._name)) or EMPTY for part in parts]
 
-    def _keep(self, at: int, day: Timeline) -> None:
-        arrived_at = max(day.arrived_at, self._ledger.arrived_at)
-        self._ledger.put(TIMELINES, self._key(at), Timeline(arrived_at, day.sent, day.received))
-
-    def _key(self, at: int) -> str:
-        return timeline_key(at, self._name)
+    def _keep(self, at: int, part: Timeline) -> None:
+        arrived_at = max(part.arrived_at, self._ledger.arrived_at)
+        self._ledger.put(
+            TIMELINES, timeline_key(at, self._name), Timeline(arrived_at, part.sent, part.received)
+        )
 
 
 def _in(scope: int, sent: Iterable[Outgoing]) -> list[Outgoing]:

@@ -7,7 +7,6 @@ added can then be taken away without a trace, and S at any time is that sum divi
 """
 
 import math
-from functools import lru_cache
 
 __all__ = ["DELIVERED", "INBOUND", "REPLY", "contribution", "from_text", "score", "sum_at", "to_text"]
 
@@ -19,7 +18,6 @@ HALF_LIFE_MS = 14 * 86_400_000
 UNIT_BITS = 40  #: 2^-40 is 10^-12: far below the six decimals that are published
 
 
-@lru_cache(maxsize=4096)
 def contribution(weight: float, at: int) -> int:
     """What *weight* at *at* (ms since 1970) adds to the sum."""
     halvings, rest = divmod(max(at, 0), HALF_LIFE_MS)

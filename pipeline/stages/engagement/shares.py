@@ -1,10 +1,11 @@
 """
 Adding up windows: this partition's share of each, and in which of them a contact counts.
 
-Postings are added by place first, since most facts of a message, and many messages of a campaign, are
-booked at the same; then by dimension.
+Postings are first added up by place, since the facts of one message are booked at the same, then by
+window. A contact counts once in a window, so what it adds there depends on what is known of it.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -31,17 +32,23 @@ __all__ = ["add_up"]
 NO_SHARE = Share()
 WINDOWS = HOUR | DAY
 
-#: What `Members` counts of a contact in a window, and the measure in which the contact counts once.
-DISTINCT = (("sent", "contacts_messaged"), ("received", "contacts_engaged"), ("replies", "repliers"))
+#: The measures in which a contact counts once, in the order of what `Members` counts: by what it follows.
+DISTINCT = {"sent": "contacts_messaged", "received": "contacts_engaged", "replies": "repliers"}
+INDEX = {name: index for index, name in enumerate(DISTINCT)}
+MEASURES = tuple(DISTINCT.values())
 
 #: Tenant, place and scopes of entries that are added to the same windows.
 _Group = tuple[str, Place, int]
-#: Tenant, span and dimension of one window.
-_Window = tuple[str, Span, str]
+#: An entry for which the contact counts, and the index of what it counts as.
+_Visit = tuple[Event[Any], Entry, int]
+#: Contact key and window of time -> visits.
+_Visits = defaultdict[tuple[str, Span], list[_Visit]]
+#: Window key -> by how many contacts its measures of distinct contacts change.
+_Distinct = defaultdict[str, dict[str, int]]
 
 
 class _Sum:
-    """What is added at one place, or to one window: by how many entries, and which arrived last."""
+    """What some entries add, how many they are, and the event that arrived last."""
 
     __slots__ = ("cause", "delta", "entries")
 
@@ -60,7 +67,7 @@ class _Sum:
 def add_up(read: Stores, postings: Iterable[Posted]) -> Iterator[tuple[Event[Any], Outcome]]:
     """The windows that *postings* change, and the contacts that count in them, each once."""
     groups: dict[_Group, _Sum] = {}
-    visits: dict[tuple[str, Span], list[tuple[Event[Any], Entry]]] = {}
+    visits: _Visits = defaultdict(list)
     for event, posting in postings:
         for entry in posting.entries:
             scopes = entry.scopes & WINDOWS
@@ -70,76 +77,94 @@ def add_up(read: Stores, postings: Iterable[Posted]) -> Iterator[tuple[Event[Any
                 if added is None:
                     added = groups[group] = _Sum(event)
                 added.add(entry.delta, entry.sign, 1, event)
-                if any(name in entry.delta.counts for name, _ in DISTINCT):
-                    for span in _spans(entry.place, scopes):
-                        visits.setdefault((event.key, span), []).append((event, entry))
-    sums = _by_window(groups)
-    for (key, span), entries in visits.items():
-        yield _visited(read, key, span, entries, sums)
-    for window, added in sums.items():
-        yield added.cause, _changed(read, window, added)
+                _visiting(visits, event, entry)
+    distinct: _Distinct = defaultdict(dict)
+    for (contact_key, span), seen in visits.items():
+        yield _visited(read, contact_key, span, seen, distinct)
+    for key, sums in _by_window(groups).items():
+        added = _total(sums, distinct.get(key))
+        yield added.cause, _changed(read, key, added)
+
+
+def _visiting(visits: _Visits, event: Event[Any], entry: Entry) -> None:
+    for name in entry.delta.counts:
+        if name in INDEX:
+            for span in _spans(entry.place, entry.scopes):
+                visits[event.key, span].append((event, entry, INDEX[name]))
 
 
 def _spans(place: Place, scopes: int) -> tuple[Span, ...]:
-    return (place.hour, place.day) if scopes == WINDOWS else (place.span(scopes),)
+    if scopes & WINDOWS == WINDOWS:
+        return place.hour, place.day
+    return (place.hour,) if scopes & HOUR else (place.day,)
 
 
-def _by_window(groups: dict[_Group, _Sum]) -> dict[_Window, _Sum]:
-    sums: dict[_Window, _Sum] = {}
+def _by_window(groups: dict[_Group, _Sum]) -> dict[str, list[_Sum]]:
+    """The sums that belong to each window, by its key."""
+    sums: defaultdict[str, list[_Sum]] = defaultdict(list)
     for (tenant, place, scopes), group in groups.items():
         for span in _spans(place, scopes):
-            for dimension in place.dimensions:
-                window = (tenant, span, dimension)
-                added = sums.get(window)
-                if added is None:
-                    added = sums[window] = _Sum(group.cause)
-                added.add(group.delta, 1, group.entries, group.cause)
+            for key in _keys(tenant, place.dimensions, span):
+                sums[key].append(group)
     return sums
 
 
+def _total(sums: list[_Sum], distinct: dict[str, int] | None) -> _Sum:
+    """All of *sums*, with the contacts that now count."""
+    if len(sums) == 1 and not distinct:
+        return sums[0]
+    total = _Sum(sums[0].cause)
+    for added in sums:
+        total.add(added.delta, 1, added.entries, added.cause)
+    if distinct:
+        total.delta.counts |= distinct
+    return total
+
+
 def _visited(
-    read: Stores,
-    contact_key: str,
-    span: Span,
-    entries: list[tuple[Event[Any], Entry]],
-    sums: dict[_Window, _Sum],
+    read: Stores, contact_key: str, span: Span, seen: list[_Visit], distinct: _Distinct
 ) -> tuple[Event[Any], Outcome]:
-    """Count a contact in the windows of *span*, and add to *sums* where it now counts, or no more."""
-    key = members_key(span, contact_key)
+    """Count a contact in the windows of *span*, and in *distinct* where it now counts, or no more."""
+    key, tenant = members_key(span, contact_key), seen[0][0].value.tenant
     members = read.get(MEMBERS, key) or Members()
     counts = dict(members.counts)
-    for _, entry in entries:
-        added = [entry.sign * entry.delta.counts.get(name, 0) for name, _ in DISTINCT]
+    before: dict[tuple[str, int], bool] = {}
+    cause = seen[0][0]
+    for event, entry, index in seen:
         for dimension in entry.place.dimensions:
-            old = counts.get(dimension, (0, 0, 0))
-            counts[dimension] = (old[0] + added[0], old[1] + added[1], old[2] + added[2])
-    cause = max((event for event, _ in entries), key=lambda event: event.received_at)
-    for dimension in dict.fromkeys(dimension for _, entry in entries for dimension in entry.place.dimensions):
-        before, after = members.counts.get(dimension, (0, 0, 0)), counts[dimension]
-        total = sums[cause.value.tenant, span, dimension].delta.counts
-        for (_, measure), one, other in zip(DISTINCT, before, after, strict=True):
-            if (one > 0) != (other > 0):
-                total[measure] = total.get(measure, 0) + (1 if other > 0 else -1)
+            own = counts[dimension] = [*counts.get(dimension, (0, 0, 0))]
+            before.setdefault((dimension, index), own[index] > 0)
+            own[index] += entry.sign
+        if event.received_at > cause.received_at:
+            cause = event
+    for (dimension, index), counted in before.items():
+        counts_now = counts[dimension][index] > 0
+        if counts_now != counted:
+            changed, measure = distinct[_key(tenant, dimension, span)], MEASURES[index]
+            changed[measure] = changed.get(measure, 0) + (1 if counts_now else -1)
     arrived_at = max(members.arrived_at, cause.received_at)
     return cause, Outcome(writes=(Put(MEMBERS, key, Members(arrived_at, counts)),))
 
 
-def _changed(read: Stores, window: _Window, added: _Sum) -> Outcome:
-    """The share of *window* with what is *added*; it is told if its measures change."""
-    key, kept_under = _keys(*window)
+def _changed(read: Stores, key: str, added: _Sum) -> Outcome:
+    """The share of the window *key* with what is *added*; it is told if its measures change."""
+    kept_under = share_key(key)
     share = read.get(SHARES, kept_under) or NO_SHARE
     measures = plus(share.measures, added.delta)
-    changed = Share(max(share.arrived_at, added.cause.received_at), share.revision + added.entries, measures)
-    kept = (Put(SHARES, kept_under, changed),)
+    arrived_at = max(share.arrived_at, added.cause.received_at)
+    revision = share.revision + added.entries
+    kept = (Put(SHARES, kept_under, Share(arrived_at, revision, measures)),)
     if measures == share.measures:
         return Outcome(writes=kept)
-    number = read.partition
-    partial = Partial(window_key=key, partition=number, revision=changed.revision, measures=measures)
-    return Outcome(writes=kept, emit=(Emit("engagement.partials", f"{key}|{number}", partial),))
+    partial = Partial(window_key=key, partition=read.partition, revision=revision, measures=measures)
+    return Outcome(writes=kept, emit=(Emit("engagement.partials", f"{key}|{read.partition}", partial),))
 
 
 @lru_cache(maxsize=16_384)
-def _keys(tenant: str, span: Span, dimension: str) -> tuple[str, str]:
-    """The window key, and under which key its share is kept."""
-    key = windows.key(tenant, dimension, span)
-    return key, share_key(key)
+def _keys(tenant: str, dimensions: tuple[str, ...], span: Span) -> tuple[str, ...]:
+    return tuple(_key(tenant, dimension, span) for dimension in dimensions)
+
+
+@lru_cache(maxsize=16_384)
+def _key(tenant: str, dimension: str, span: Span) -> str:
+    return windows.key(tenant, dimension, span)

@@ -28,6 +28,7 @@ __all__ = [
     "SEEN",
     "SHARES",
     "TIMELINES",
+    "TIMELINE_MS",
     "TOTAL",
     "Booking",
     "Contact",
@@ -93,7 +94,7 @@ class Incoming(msgspec.Struct, frozen=True, array_like=True, order=True, gc=Fals
 
 
 class Timeline(msgspec.Struct, frozen=True, array_like=True):
-    """One UTC day of one conversation, each side in order."""
+    """Four days of one conversation, each side in order."""
 
     arrived_at: int = 0
     sent: tuple[Outgoing, ...] = ()
@@ -104,7 +105,7 @@ class Members(msgspec.Struct, frozen=True, array_like=True):
     """One contact in one window of time: per dimension how often it was sent to, wrote and replied."""
 
     arrived_at: int = 0
-    counts: dict[str, tuple[int, int, int]] = {}
+    counts: dict[str, list[int]] = {}
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -135,12 +136,15 @@ class Contact(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 CONTACTS: Store[Contact] = Store("contacts", Contact)  # contact key
 BOOKINGS: Store[Booking] = Store("bookings", Booking)  # day | contact key | account | message id
-TIMELINES: Store[Timeline] = Store("timelines", Timeline)  # day | contact key | account | conversation
+TIMELINES: Store[Timeline] = Store("timelines", Timeline)  # first day | contact key | account | conversation
 MEMBERS: Store[Members] = Store("members", Members)  # start | width | contact key
 SEEN: Store[Seen] = Store("seen", Seen)  # day of occurred_at | fact id
 SHARES: Store[Share] = Store("shares", Share)  # start | window key
 CLOCK: Store[int] = Store("clock", int)  # "swept" -> the tick of the last sweep
 
+
+#: How much time one entry of `TIMELINES` covers: the usual reply window lies in two of them at most.
+TIMELINE_MS = 4 * 86_400_000
 
 #: Three parts that read the same percent-encoded, as nearly all do.
 _PLAIN = re.compile(r"[\w.~:-]*(?:\|[\w.~:-]*){2}", re.ASCII)
@@ -162,8 +166,8 @@ def conversation_name(contact_key: str, account: str, conversation_id: str | Non
 
 
 def timeline_key(at: int, conversation: str) -> str:
-    """Where the UTC day that holds *at* of the conversation of that name is kept."""
-    return f"{day_text(at)}|{conversation}"
+    """Where the part that holds *at* of the conversation of that name is kept."""
+    return f"{day_text(at - at % TIMELINE_MS)}|{conversation}"
 
 
 def members_key(span: windows.Span, contact_key: str) -> str:

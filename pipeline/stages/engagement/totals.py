@@ -20,6 +20,8 @@ __all__ = ["add_up"]
 class _Sum:
     """What is added to one contact."""
 
+    __slots__ = ("active_at", "cause", "delta", "opts", "sum")
+
     def __init__(self) -> None:
         self.delta = Delta()
         self.sum = 0
@@ -61,30 +63,35 @@ def _fresh(event: Event[Any]) -> Contact:
 
 
 def _changed(old: Contact, added: _Sum) -> Contact:
-    """*old* with all that is *added*; of opts on one side the latest holds, of equal times the opt-out."""
-    opts: dict[str, Any] = {}
-    for side, at, out in sorted(added.opts, key=lambda opt: opt[1:]):
-        if (at, out) > (getattr(old, f"{side}_at"), getattr(old, side)):
-            opts |= {f"{side}_at": at, side: out}
-    total = score.from_text(old.sum) + added.sum
+    """*old* with all that is *added*."""
+    changes = _opted(old, added.opts) if added.opts else {}
     published = plus(old.published, added.delta)
-    contact = msgspec.structs.replace(old, **opts, published=published, sum=score.to_text(total))
-    if not added.active_at:
-        return contact
-    return msgspec.structs.replace(contact, published=_active(contact, total, added.active_at))
+    total = score.from_text(old.sum) + added.sum
+    if added.active_at:
+        out = changes.get("opted_out", old.opted_out) or changes.get("dnd", old.dnd)
+        published = _active(published, total, added.active_at, opted_out=out)
+    return msgspec.structs.replace(old, published=published, sum=score.to_text(total), **changes)
 
 
-def _active(contact: Contact, total: int, active_at: list[int]) -> ContactEngagement:
-    """The totals after activities, with the score and the opt state that follow from the rest."""
-    totals = contact.published
+def _opted(old: Contact, opts: list[Opt]) -> dict[str, Any]:
+    """What *opts* change: on each side the latest holds, of equal times the opt-out."""
+    changes: dict[str, Any] = {}
+    for opt in sorted(opts, key=lambda opt: (opt.at, opt.out)):
+        if (opt.at, opt.out) > (getattr(old, f"{opt.side}_at"), getattr(old, opt.side)):
+            changes |= {f"{opt.side}_at": opt.at, opt.side: opt.out}
+    return changes
+
+
+def _active(
+    totals: ContactEngagement, total: int, active_at: list[int], *, opted_out: bool
+) -> ContactEngagement:
+    """*totals* after activities, with the score and the opt state that follow from the rest."""
     first, last = from_ms(min(active_at)), from_ms(max(active_at))
-    first = min(first, totals.first_activity_at or first)
     last = max(last, totals.last_activity_at or last)
     value = score.sum_at(total, to_ms(last))
-    opted_out = contact.opted_out or contact.dnd
     return msgspec.structs.replace(
         totals,
-        first_activity_at=first,
+        first_activity_at=min(first, totals.first_activity_at or first),
         last_activity_at=last,
         score=0.0 if opted_out else round(score.score(value), 6),
         score_sum=round(value, 6),
