@@ -135,3 +135,25 @@ async def test_a_kept_disk_is_preferred(kafka: str, tmp_path: Path) -> None:
         async with running(world, stage, folder=tmp_path / late) as first:
             await until(lambda: len(first.tasks()) == len(second.tasks()) == 1, "a partition each")
             assert set(first.tasks()) == {0}
+
+
+async def test_a_copy_that_cannot_be_true_is_begun_anew(kafka: str, tmp_path: Path) -> None:
+    """A copy that reaches beyond its changelog, as of another one of that name, is wiped and filled again."""
+    world = World(kafka, tmp_path, batch_records=50, standby=1)
+    stage = world.stage()
+    await world.prepare(stage)
+    await world.send(*((f"k{number}", f"r{number}") for number in range(400)))
+    async with running(world, stage, folder=tmp_path / "a") as first:
+        await world.told(at_least=400)
+        for partition in (0, 1):
+            cluster = world.cluster(tmp_path / "b")
+            store = cluster.local_store(stage, partition)
+            store.open()
+            store.apply([(b"counts\0bogus", b"\x07")], dict.fromkeys(cluster.changelogs(stage), 10**6))
+            store.close()
+        async with running(world, stage, folder=tmp_path / "b") as second:
+            await until(lambda: len(first.tasks()) == len(second.tasks()) == 1, "a partition each")
+            (partition,) = first.tasks()
+            await until(lambda: lag(second, world, partition) == 0, "a lag of 0")
+            assert copies(second).reached[partition] >= first.tasks()[partition].reached
+            assert copies(second)._stores[partition].get(b"counts\0bogus") is None
