@@ -7,8 +7,9 @@ ids of contacts are text, and other ids may be numbers.
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
+import msgspec
 import orjson
 
 from pipeline.identity import native_key, unreadable_key
@@ -16,6 +17,7 @@ from pipeline.settings import SourceSettings, Tenant
 
 __all__ = [
     "Owners",
+    "addressed",
     "at_path",
     "id_text",
     "parsed",
@@ -25,6 +27,41 @@ __all__ = [
     "users_key",
     "users_location",
 ]
+
+
+class _Contact(TypedDict, total=False):
+    id: str | None
+
+
+class _Inside(TypedDict, total=False):
+    id: str | int | None
+    contactId: str | None
+    locationId: str | int | None
+    contact: _Contact | None
+
+
+class _Webhook(_Inside, total=False):
+    accountId: str | int | None
+    eventType: str | None
+    type: str | None
+    timestamp: str | int | float | None
+    webhookId: str | int | None
+    payload: _Inside | None
+    data: _Inside | None
+
+
+_WEBHOOK = msgspec.json.Decoder(_Webhook)
+
+
+def addressed(body: bytes) -> Mapping[str, Any] | None:
+    """As much of the JSON object in *body* as `sakari_key` and `users_key` need, None if it is none."""
+    try:
+        found = _WEBHOOK.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return parsed(body)
+    if not found or found.get("payload") == {} or found.get("data") == {}:
+        return parsed(body)  # whether there is anything at all matters
+    return found
 
 
 def parsed(body: bytes) -> dict[str, Any] | None:

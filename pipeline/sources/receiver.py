@@ -32,6 +32,7 @@ from pipeline.settings import Settings, Tenant
 from pipeline.sources import signatures
 from pipeline.sources.intake import (
     Owners,
+    addressed,
     parsed,
     sakari_account,
     sakari_key,
@@ -227,7 +228,7 @@ class Receiver:
     async def _sakari(self, tenant: str, secret: str, request: web.BaseRequest, raw: bytes) -> None:
         if not signatures.path_secret(secret, self._path_secrets.get(tenant, ())):
             raise WebhookError(404, "no such place")
-        body = parsed(raw)
+        body = addressed(raw)
         account = sakari_account(body) if body else None
         if account is not None and self._owners.of_account(account) != tenant:
             raise WebhookError(404, "no such account here")
@@ -236,7 +237,7 @@ class Receiver:
 
     async def _users(self, request: web.BaseRequest, raw: bytes) -> None:
         verified = signatures.ed25519(request.headers.get("X-GHL-Signature"), raw, self._keys)
-        body = parsed(raw)
+        body = addressed(raw)
         location = users_location(body) if body else None
         tenant = self._owners.of_location(location) if location else None
         if not verified:

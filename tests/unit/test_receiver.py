@@ -339,6 +339,14 @@ class TestBadInput:
         for key in (intake.sakari_key("acme", raw, found), intake.users_key("acme", raw, found)):
             assert key.encode().startswith(b"acme:")
 
+    @given(st.dictionaries(NAMES, ANY_JSON, min_size=1))
+    def test_a_body_read_in_part_has_the_same_key(self, body: dict[str, Any]) -> None:
+        """Only what keys need is read, and of any JSON the same as if all of it were."""
+        raw = json.dumps(body).encode()
+        part, whole = intake.addressed(raw), intake.parsed(raw)
+        for key in (intake.sakari_key, intake.users_key):
+            assert key("acme", raw, part) == key("acme", raw, whole)
+
 
 class TestSecrecy:
     """What is never told."""
