@@ -176,6 +176,7 @@ async def work(cluster: Cluster, begun: float, records: int) -> dict[str, Any]:
                 first_s = first_s or (time.time() - begun if count else 0.0)
                 cpu_s = cpu_s or (0.0 if worker.unready else time.process_time() - cpu)
                 await asyncio.sleep(0.002)
+            first_s = first_s or time.time() - begun
             told = memory()
             worker.stop()
             await working
