@@ -129,7 +129,7 @@ async def test_a_kept_disk_is_preferred(kafka: str, tmp_path: Path) -> None:
         await world.told(at_least=200)
         # who stays keeps the smaller number, unless somebody else has a copy of it
         late, early = ("a", "b") if set(first.tasks()) == {0} else ("b", "a")
-        await first.kill()
+        await first.stop()
     async with running(world, stage, folder=tmp_path / early) as second:
         await until(lambda: set(second.tasks()) == {0, 1}, "both partitions")
         async with running(world, stage, folder=tmp_path / late) as first:
