@@ -10,7 +10,7 @@ begins anew from what is committed.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from logging import DEBUG, WARNING
 from typing import Any, Protocol, final
@@ -188,6 +188,7 @@ class Task:
         self.restore = Progress(0, 0)  #: of the state from its changelogs
         self.inbox = Inbox(self._processor.order, high=2 * cluster.settings.batch_records)
         self.next_offsets: dict[str, int] = {}  #: of each input, as committed
+        self._stood: dict[str, int] = {}  # of those, what this very task has committed
         self.read: Stores = Layers(partition, stores_of(unit.stage), self._store)
 
     @property
@@ -267,6 +268,7 @@ class Task:
         await off_loop(self._store.open)
         await producer.start()
         committed = await self._follower.committed(self.partition)
+        self._compare(committed)
         self.state = "restoring"
         started = time.monotonic()
         restored = await restore(
@@ -277,6 +279,14 @@ class Task:
         self.next_offsets = await self._follower.seek(self.partition, committed)
         self.inbox.expect(self.next_offsets)
         self.state = "working"
+
+    def _compare(self, committed: Mapping[str, int | None]) -> None:
+        """Say so where the cluster has forgotten a commit that it acknowledged: it will be done twice."""
+        for topic in self._stood.keys() & committed.keys():
+            if (committed[topic] or 0) < self._stood[topic]:
+                self._log.error(
+                    "offset.lost", topic=topic, committed=committed[topic], acknowledged=self._stood[topic]
+                )
 
     async def _work_beside_effect(self, producer: TransactionalProducer) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -413,6 +423,7 @@ class Task:
         self._store.apply(batch.changes, reached)
         self._processor.committed()
         self.next_offsets |= batch.next_offsets
+        self._stood |= batch.next_offsets
         flight.settle()
         self._committing = False
         self._commits += 1
