@@ -64,7 +64,7 @@ async def test_a_peer_that_fails_is_told_and_ended(script: str, told: str) -> No
         await spoken([sys.executable, "-c", script], timeout_s=2)
 
 
-@pytest.mark.parametrize("name", ["quix", "faust"])
+@pytest.mark.parametrize("name", ["quix", "faust", "faststream"])
 def test_a_peer_is_pinned(name: str) -> None:
     """Each line of a peer's requirements is one exact version."""
     lines = [line for line in (PEERS / f"{name}.txt").read_text().splitlines() if not line.startswith("#")]
