@@ -12,6 +12,9 @@ from structlog.testing import capture_logs
 
 from pipeline.effects import Unit
 from pipeline.errors import BrokerError, Stuck
+from pipeline.headers import NO_HEADERS
+from pipeline.runtime import names
+from pipeline.runtime.group import Group
 from pipeline.runtime.health import AdminServer
 from pipeline.runtime.transaction import TransactionalProducer
 from pipeline.runtime.worker import Worker
@@ -121,7 +124,7 @@ async def test_a_producer_that_is_given_up_leaves_nothing_running(wire: Wire, tm
     await producer.start()
     await stalled(wire)
     with pytest.raises(BrokerError, match="committing a transaction"):
-        await producer.commit({(world.output, 0): [(1, b"k", b"{}", [])]}, {})
+        await producer.commit({(world.output, 0): [(1, b"k", b"{}", NO_HEADERS)]}, {})
     await producer.drop()
     clients = {task for task in asyncio.all_tasks() - before if "aiokafka" in str(task.get_coro())}
     await wire.heal()
@@ -182,3 +185,32 @@ async def test_a_consumer_that_lost_its_coordination_is_replaced(kafka: str, tmp
         await until(lambda: group._consumer not in {None, lost}, "another consumer")
         await send(world)
         assert sorted(await world.told(at_least=COUNT)) == once_each(COUNT)
+
+
+async def test_a_commit_that_the_cluster_forgets_is_told(
+    kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing here can undo that, but nobody has to find it out from numbers."""
+    world = world_of(kafka, tmp_path, watchdog_s=60)
+    with capture_logs() as logs:
+        async with at_work(world) as one:
+            await world.told(at_least=COUNT)
+            monkeypatch.setattr(Group, "committed", forgetful)
+            for number in one.tasks():
+                await fence(world, number)
+            await send(world, COUNT)
+            await until(lambda: bool(told(logs, "offset.lost")), "the loss in the log")
+    assert {(log["log_level"], log["topic"]) for log in told(logs, "offset.lost")} == {("error", world.input)}
+
+
+async def forgetful(group: Group, partition: int) -> dict[str, int | None]:
+    """Nothing was ever committed."""
+    return dict.fromkeys(group._followed(partition))
+
+
+async def fence(world: World, number: int) -> None:
+    """Make the next commit of the task on partition *number* fail, so that it begins anew."""
+    connection, id_ = world.cluster().connection, names.transactional_id(world.id, world.name, number)
+    heir = TransactionalProducer(connection, id_, names.group_id(world.id, world.name), 10)
+    await heir.start()
+    await heir.drop()
