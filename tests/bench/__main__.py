@@ -67,7 +67,7 @@ async def measure(name: str, part: Part, *, quick: bool) -> Measured:
     if importlib.util.find_spec(part.module) is None:
         raise PartFailedError(f"there is no {part.module}")
     begun, lines = time.monotonic(), list[dict[str, Any]]()
-    log = RESULTS.with_name(f"{name}.log")
+    log = RESULTS.with_name(f"{name}{'-quick' * quick}.log")
     async with _started(part, log, quick=quick) as process:
         assert process.stdout is not None
         try:
