@@ -15,6 +15,7 @@ import msgspec
 
 from pipeline.errors import RecordError
 from pipeline.events import TYPES, Received, ce_type
+from pipeline.headers import Header, decoded, encoded, named, varint
 from pipeline.instants import Time, from_ms, parse, to_ms
 from pipeline.partitioning import partition_of
 from pipeline.stage import Emit, Event
@@ -41,8 +42,6 @@ __all__ = [
 #: A record larger than this is refused before it is appended (brokers take 1 MiB).
 MAX_RECORD_BYTES = 900 * 1024
 
-Header = tuple[str, bytes]
-
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {name: msgspec.json.Decoder(t) for name, t in TYPES.items()}
 _NO_TYPES: Mapping[str, type[msgspec.Struct]] = {}
@@ -58,8 +57,14 @@ _KNOWN = frozenset(
 _REMEMBERED_KEYS = 100_000
 _REMEMBERED_LENGTH = 256
 
-#: Key and value up to this leave room enough for any headers that the codec makes itself.
-_SURELY_SMALL_BYTES = MAX_RECORD_BYTES // 2
+#: Up to so many characters no record is too large, whatever they take in bytes.
+_SURELY_SMALL_BYTES = MAX_RECORD_BYTES // 4
+
+#: The parts of a public topic's headers that are the same for all, in Kafka's bytes.
+_EIGHT, _NINE = varint(8), varint(9)
+_SUBJECT, _TRACE, _ID = named("ce_subject"), named("traceparent"), named("ce_id")
+_DIGEST_LENGTH = varint(64)
+_BACKFILL = encoded([("backfill", b"true")])[1:]
 
 
 class Fetched(Protocol):
@@ -309,8 +314,8 @@ def _of_contact(value: Any, key: str) -> None:
         raise RecordError("wrong-key", "the key is not the value's contact key")
 
 
-#: A record on its way to a known partition: timestamp, key, value, headers.
-Sent: TypeAlias = tuple[int, bytes | None, bytes | None, list[Header]]
+#: A record on its way to a known partition: timestamp, key, value, and the headers in Kafka's bytes.
+Sent: TypeAlias = tuple[int, bytes | None, bytes | None, bytes]
 
 #: Topic and partition -> what goes there, in order.
 Places: TypeAlias = dict[tuple[str, int], list[Sent]]
@@ -319,7 +324,9 @@ Places: TypeAlias = dict[tuple[str, int], list[Sent]]
 def sent_as_outputs(places: Places) -> list[Output]:
     """The records of *places*, place by place."""
     return [
-        Output(topic, partition, *sent) for (topic, partition), records in places.items() for sent in records
+        Output(topic, partition, timestamp, key, value, decoded(headers))
+        for (topic, partition), records in places.items()
+        for timestamp, key, value, headers in records
     ]
 
 
@@ -358,22 +365,9 @@ class Writer:
             target = targets.get(emit.topic) or self._target(emit.topic)
             key, value = emit.key, emit.value
             raw = value if value is None or type(value) is bytes else encode_value(value)
-            if target.public:
-                headers = [
-                    *(target.constant.get(type(value)) or target.learn(value)),
-                    ("ce_time", (emit.occurred_at or from_ms(cause.received_at)).encode()),
-                    ("ce_subject", (emit.subject or key).encode()),
-                    ("traceparent", (cause.traceparent or new_traceparent(cause.id.encode())).encode()),
-                    ("ce_id", (emit.id or self._derived(target, emit, raw, cause, index)).encode()),
-                ]
-            else:
-                headers = [("traceparent", cause.traceparent.encode())] if cause.traceparent else []
-            if cause.backfill:
-                headers.append(("backfill", b"true"))
-            if emit.headers:
-                headers = _replaced(headers, emit.headers)
+            headers = target.headers(emit, cause, raw, index)
             sent = (cause.received_at, key.encode(), raw, headers)
-            if emit.headers or emit.subject or (raw is not None and len(raw) > _SURELY_SMALL_BYTES):
+            if len(raw or b"") + len(headers) + len(key) > _SURELY_SMALL_BYTES:
                 _check_size(emit.topic, sent)
             for partition in target.remembered.get(key) or target.placed(key):
                 place = (emit.topic, partition)
@@ -381,15 +375,6 @@ class Writer:
                     places[place].append(sent)
                 else:
                     places[place] = [sent]
-
-    def _derived(
-        self, target: "_Target", emit: Emit, raw: bytes | None, cause: Event[Any], index: int
-    ) -> str:
-        if target.is_table:
-            text = f"{emit.key}|{sha256(raw or b'').hexdigest()}"
-        else:
-            text = f"{self._stage}|{cause.id}|{emit.topic}|{index}"
-        return sha256(text.encode()).hexdigest()
 
     def _target(self, topic: str) -> "_Target":
         target = self._targets[topic] = _Target(self._codec, topic, self._stage)
@@ -400,22 +385,62 @@ class _Target:
     """What a writer looks up of one topic for each record."""
 
     def __init__(self, codec: Codec, topic: str, stage: str) -> None:
-        self.public = codec.topics[topic].visibility == "public"
-        self.is_table = codec.topics[topic].is_table
-        self.constant: dict[type, tuple[Header, ...]] = {}  # by the value's type
         self.remembered: dict[str, Sequence[int]] = {}  # key -> partitions
+        self._public = codec.topics[topic].visibility == "public"
+        self._is_table = codec.topics[topic].is_table
+        self._constant: dict[type, bytes] = {}  # by the value's type
         self._codec = codec
         self._topic = codec.topics[topic]
-        self._source = f"/{codec.application_id}/{stage}"
+        self._stage = stage
 
-    def learn(self, value: Any) -> tuple[Header, ...]:
-        """The headers that all values of *value*'s type have here."""
-        made = self.constant[type(value)] = (
+    def headers(self, emit: Emit, cause: Event[Any], raw: bytes | None, index: int) -> bytes:
+        """The headers of *emit*, the *index*-th of what the stage made of *cause*; *raw* is its value."""
+        if not self._public:
+            made = _internal(cause)
+        else:
+            time = (emit.occurred_at or from_ms(cause.received_at)).encode()
+            subject = (emit.subject or emit.key).encode()
+            trace = (cause.traceparent or new_traceparent(cause.id.encode())).encode()
+            made = b"".join(
+                (
+                    _NINE if cause.backfill else _EIGHT,
+                    self._constant.get(type(emit.value)) or self._learn(emit.value),
+                    varint(len(time)),
+                    time,
+                    _SUBJECT,
+                    varint(len(subject)),
+                    subject,
+                    _TRACE,
+                    varint(len(trace)),
+                    trace,
+                    _ID,
+                    self._identifier(emit, cause, raw, index),
+                    _BACKFILL if cause.backfill else b"",
+                )
+            )
+        return _with_own(made, emit.headers) if emit.headers else made
+
+    def _identifier(self, emit: Emit, cause: Event[Any], raw: bytes | None, index: int) -> bytes:
+        """The value of ``ce_id`` after its length."""
+        if emit.id:
+            given = emit.id.encode()
+            return varint(len(given)) + given
+        if self._is_table:
+            text = f"{emit.key}|{sha256(raw or b'').hexdigest()}"
+        else:
+            text = f"{self._stage}|{cause.id}|{emit.topic}|{index}"
+        return _DIGEST_LENGTH + sha256(text.encode()).hexdigest().encode()
+
+    def _learn(self, value: Any) -> bytes:
+        """What is the same for all values of *value*'s type, up to the length of the time."""
+        constant = (
             ("ce_specversion", b"1.0"),
             ("ce_type", self._codec.type_of(value, self._topic).encode()),
-            ("ce_source", self._source.encode()),
+            ("ce_source", f"/{self._codec.application_id}/{self._stage}".encode()),
             ("content-type", b"application/json"),
         )
+        made = encoded(constant)[1:] + named("ce_time")
+        self._constant[type(value)] = made
         return made
 
     def placed(self, key: str) -> Sequence[int]:
@@ -436,15 +461,24 @@ def _others(headers: Mapping[str, bytes]) -> Mapping[str, str]:
     return {name: text for name, text in text_headers(headers.items()).items() if name not in _KNOWN}
 
 
-def _replaced(headers: list[Header], own: Sequence[tuple[str, str]]) -> list[Header]:
+def _internal(cause: Event[Any]) -> bytes:
+    """The headers of an internal topic: what every stage hands on."""
+    headers = [("traceparent", cause.traceparent.encode())] if cause.traceparent else []
+    if cause.backfill:
+        headers.append(("backfill", b"true"))
+    return encoded(headers)
+
+
+def _with_own(headers: bytes, own: Sequence[tuple[str, str]]) -> bytes:
     """*headers* with *own* ones instead of those of the same names."""
     names = {name for name, _ in own}
-    return [each for each in headers if each[0] not in names] + [(name, text.encode()) for name, text in own]
+    kept = [each for each in decoded(headers) if each[0] not in names]
+    return encoded([*kept, *((name, text.encode()) for name, text in own)])
 
 
 def _check_size(topic: str, sent: Sent) -> None:
     _, key, value, headers = sent
-    size = len(key or b"") + len(value or b"") + sum(len(name) + len(text) for name, text in headers)
+    size = len(key or b"") + len(value or b"") + len(headers)
     if size > MAX_RECORD_BYTES:
         raise RecordError("too-large", f"a record of {size} bytes for {topic}; at most {MAX_RECORD_BYTES}")
 

@@ -34,6 +34,7 @@ from pipeline.codec import (
 )
 from pipeline.effects import Change
 from pipeline.errors import BrokerError, RecordError, StageFailed
+from pipeline.headers import decoded, encoded
 from pipeline.instants import Time
 from pipeline.partitioning import partition_of
 from pipeline.runtime.state import Backend, Changes, Layers
@@ -412,7 +413,7 @@ class Processor:
         provenance = [(name, value.encode()) for name, value in zip(PROVENANCE, values, strict=True)]
         kept = [(name, value) for name, value in record.headers if name not in PROVENANCE]
         partition = partition_of(key, self._codec.partitions("dead-letters"))
-        sent = (record.timestamp, record.key, record.value, kept + provenance)
+        sent = (record.timestamp, record.key, record.value, encoded(kept + provenance))
         self._dead.setdefault(("dead-letters", partition), []).append(_bounded(sent))
 
     def _keep(self, cursors: tuple[Cursor, ...], cause: Event[Any]) -> None:
@@ -469,12 +470,10 @@ def _made(outcome: Outcome, cause: Event[Any]) -> list[Made]:
 def _bounded(sent: Sent) -> Sent:
     """*sent*, without its value where that would make it too large for any broker."""
     timestamp, key, value, headers = sent
-    size = len(key or b"") + len(value or b"")
-    size += sum(len(name) + len(value or b"") for name, value in headers)
-    if size <= MAX_DEAD_LETTER_BYTES:
+    if len(key or b"") + len(value or b"") + len(headers) <= MAX_DEAD_LETTER_BYTES:
         return sent
     cut = ("dl_cut_bytes", str(len(value or b"")).encode())
-    return timestamp, key, None, [*headers, cut]
+    return timestamp, key, None, encoded([*decoded(headers), cut])
 
 
 def _as_record(event: Event[Any]) -> Record:

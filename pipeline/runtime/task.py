@@ -23,6 +23,7 @@ from aiokafka import TopicPartition
 from pipeline.codec import Codec, Fetched, Places, Record, new_traceparent
 from pipeline.effects import Change, Unit
 from pipeline.errors import PipelineError, RecordError, StageFailed
+from pipeline.headers import NO_HEADERS, decoded
 from pipeline.instants import Time, to_ms
 from pipeline.runtime import names
 from pipeline.runtime.batch import Batch, Processor, stores_of
@@ -520,7 +521,7 @@ class Task:
         topics = {store: topic for topic, store in self._changelogs.items()}
         now = self.now()
         return {
-            (topics[store], self.partition): [(now, key, value, []) for key, value in entries]
+            (topics[store], self.partition): [(now, key, value, NO_HEADERS) for key, value in entries]
             for store, entries in batch.changes.by_store.items()
         }
 
@@ -544,7 +545,7 @@ class Task:
 def _event_time(batch: Batch) -> int | None:
     """When what the last output tells of happened, in ms since 1970; None where it does not say."""
     for (topic, _), records in batch.places.items():
-        text = next((value for name, value in records[-1][3] if name == "ce_time"), b"")
+        text = next((value for name, value in decoded(records[-1][3]) if name == "ce_time"), b"")
         if text and topic != "dead-letters":
             with suppress(ValueError):
                 return to_ms(Time(text.decode()))

@@ -26,8 +26,9 @@ from aiokafka.errors import (
 from pipeline.codec import Places, Sent
 from pipeline.errors import BrokerError
 from pipeline.runtime.closing import stop_producer
-from pipeline.runtime.connection import Connection
+from pipeline.runtime.connection import MAX_BATCH_BYTES, Connection
 from pipeline.runtime.pace import Pace
+from pipeline.runtime.record_batch import batches
 
 __all__ = ["FencedError", "RecordRefusedError", "TransactionalProducer", "broker_errors"]
 
@@ -40,9 +41,6 @@ _ABOUT_RECORDS = (
 
 #: Answers to a producer that another one has replaced, or that overran its transaction's time.
 _FENCED = (ProducerFenced, InvalidProducerEpoch)
-
-#: Records appended between two looks at the clock.
-_APPENDED = 200
 
 Ends = dict[tuple[str, int], int]
 
@@ -152,28 +150,7 @@ class TransactionalProducer:
     ) -> None:
         """Send *records* in batches, one after another: two pending ones to one partition race."""
         pace = Pace()
-        begun = 0
-        while begun < len(records):
-            builder = self._producer.create_batch()
-            begun = await _filled(builder, records, begun, pace)
-            sent.append((place, builder.record_count(), await self._submitted(builder, place)))
-
-    async def _submitted(self, builder: Any, place: tuple[str, int]) -> asyncio.Future[Any]:
-        builder.close()
-        future: asyncio.Future[Any] = await self._producer.send_batch(builder, place[0], partition=place[1])
-        return future
-
-
-async def _filled(builder: Any, records: Sequence[Sent], begun: int, pace: Pace) -> int:
-    """Append *records* from number *begun* on, as many as *builder* takes; the number of the next one."""
-    append = builder.append
-    for number in range(begun, len(records), _APPENDED):
-        for next_one, (timestamp, key, value, headers) in enumerate(
-            records[number : number + _APPENDED], number
-        ):
-            if append(timestamp=timestamp, key=key, value=value, headers=headers) is None:
-                if next_one == begun:
-                    raise BrokerError("a record does not fit into a batch of its own")
-                return next_one
-        await pace.breathe()
-    return len(records)
+        for batch in batches(records, MAX_BATCH_BYTES):
+            future = await self._producer.send_batch(batch, place[0], partition=place[1])
+            sent.append((place, batch.record_count(), future))
+            await pace.breathe()

@@ -27,6 +27,7 @@ from aiokafka import TopicPartition
 from structlog.testing import capture_logs
 
 from pipeline.codec import Codec, Output, Places
+from pipeline.headers import encoded
 from pipeline.effects import Unit
 from pipeline.events import Tick, ce_type
 from pipeline.instants import Time
@@ -144,7 +145,8 @@ async def _write(connection: Connection, outputs: list[Output]) -> None:
     for first in range(0, len(outputs), TRANSACTION):
         places: Places = {}
         for output in outputs[first : first + TRANSACTION]:
-            places.setdefault((output.topic, output.partition), []).append(output[2:])
+            sent = (output.timestamp, output.key, output.value, encoded(output.headers))
+            places.setdefault((output.topic, output.partition), []).append(sent)
         await producer.commit(places, {})
     await producer.drop()
 

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.codec import Codec, Places, Record
 from pipeline.effects import Unit
+from pipeline.headers import encoded
 from pipeline.identity import Identity
 from pipeline.logs import mask
 from pipeline.runtime.admin import ensure
@@ -81,7 +82,9 @@ async def play(cluster: Cluster, story: Driver, made: Iterable[Stage]) -> None:
     records = [record for topic in SOURCES for record in story.records(topic)]
     places: Places = {}
     for r in records:
-        places.setdefault((r.topic, r.partition), []).append((r.timestamp, r.key, r.value, list(r.headers)))
+        places.setdefault((r.topic, r.partition), []).append(
+            (r.timestamp, r.key, r.value, encoded(list(r.headers)))
+        )
     await producer.commit(places, {})
     await producer.drop()
     for stage in made:

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.codec import Places
 from pipeline.errors import BrokerError
+from pipeline.headers import encoded
 from pipeline.runtime import names
 from pipeline.runtime.transaction import TransactionalProducer
 from tests.broker.runtime_world import COUNTS, World, count_and_pass, running, topic_names
@@ -116,12 +117,12 @@ async def test_a_zombie_adds_nothing(kafka: str, tmp_path: Path) -> None:
     connection, group = world.cluster().connection, names.group_id(world.id, stage.name)
     zombie = TransactionalProducer(connection, f"{world.id}.zombie.0", group, 10)
     heir = TransactionalProducer(connection, f"{world.id}.zombie.0", group, 10)
-    places: Places = {(world.output, 0): [(1, b"k", b"{}", [("ce_subject", b"zombie")])]}
+    places: Places = {(world.output, 0): [(1, b"k", b"{}", encoded([("ce_subject", b"zombie")]))]}
     await zombie.start()
     await heir.start()
     with pytest.raises(BrokerError):
         await zombie.commit(places, {})
-    await heir.commit({(world.output, 0): [(1, b"k", b"{}", [("ce_subject", b"heir")])]}, {})
+    await heir.commit({(world.output, 0): [(1, b"k", b"{}", encoded([("ce_subject", b"heir")]))]}, {})
     await zombie.drop()
     await heir.drop()
     assert await world.told(at_least=1) == ["heir"]
