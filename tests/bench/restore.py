@@ -27,9 +27,9 @@ from aiokafka import TopicPartition
 from structlog.testing import capture_logs
 
 from pipeline.codec import Codec, Output, Places
-from pipeline.headers import encoded
 from pipeline.effects import Unit
 from pipeline.events import Tick, ce_type
+from pipeline.headers import encoded
 from pipeline.instants import Time
 from pipeline.logs import configure, mask
 from pipeline.runtime import admin, names, topic_plan
