@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from pipeline.effects import Effect, EffectContext, Unit, nothing
 from pipeline.errors import Unavailable
@@ -149,3 +151,32 @@ async def test_a_source_that_reads_nothing_stays_in_its_group(kafka: str, tmp_pa
         ended = consumer._subscription._last_fetch_ended
         await until(lambda: consumer._subscription._last_fetch_ended > ended, "another fetch")
     assert sorted(begun) == [0, 1]
+
+
+async def test_a_source_does_not_look_for_what_it_does_not_read(kafka: str, tmp_path: Path) -> None:
+    """Its positions are given: asking for them again and again troubles a broker that leads no more."""
+    world = World(kafka, tmp_path)
+
+    async def effect(_: EffectContext) -> None:
+        await asyncio.Event().wait()
+
+    unit = source(world, effect)
+    await world.prepare(unit.stage)
+    await world.send(("k", "1"), ("k", "2"))
+    (place,) = world.codec.placed(world.topics[world.input], "k")
+    await _forget(kafka, TopicPartition(world.input, place), before=2)
+    async with running(world, unit) as one:
+        await one.ready()
+        consumer = one.worker.groups[unit.stage.name]._consumer
+        assert consumer is not None
+        assert await consumer.position(TopicPartition(world.input, place)) == 0
+
+
+async def _forget(kafka: str, place: TopicPartition, *, before: int) -> None:
+    """Remove what is there, as retention does."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        await admin.delete_records({place: RecordsToDelete(before_offset=before)})
+    finally:
+        await admin.close()
