@@ -189,6 +189,7 @@ async def _summary(run: Run, partitions: int) -> dict[str, Any]:
         "seed": scene.options.seed,
         "minutes": scene.options.minutes,
         "seconds": _since(run),
+        "folder": str(scene.options.folder),
         "faults": {str(kind): count for kind, count in sorted(run.struck.items())},
         "faults_struck": run.struck.total(),
         "faults_missed": run.missed.total(),

@@ -1,6 +1,7 @@
 """`pipeline chaos`: faults of every kind on a running pipeline, and the oracle's word on what came of it."""
 
 import asyncio
+import shutil
 import sys
 import time
 from typing import Annotated, Any
@@ -72,6 +73,8 @@ class _Lines:
         line = f"{time.monotonic() - self._begun:6.1f} s  {kind:<9} {told}"
         before = "\r\x1b[K" if self._open else ""
         self._open = kind == "draining"
+        if self._open:  # what would not fit could not be taken back
+            line = line[: shutil.get_terminal_size().columns - 1]
         print(before + line, end="" if self._open else "\n", flush=True)
 
 
@@ -86,4 +89,4 @@ def _show(found: dict[str, Any]) -> None:
         print(f"  {example}")
     for lacking in found["uncovered"]:
         print(f"  not seen: {lacking}")
-    print("passed" if found["passed"] else "failed")
+    print("passed" if found["passed"] else f"failed; logs and data are in {found['folder']}")
