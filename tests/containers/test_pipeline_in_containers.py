@@ -12,6 +12,8 @@ from tests.containers.world import World, python, running_world, until_handled, 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 
 RATE = 40
+ENOUGH = 20_000
+"""Comparisons; of so little traffic not every measure occurs, as it does in that of `pipeline dev`."""
 STATE = "/var/lib/pipeline"
 STOP_S = 30
 """Above the program's own deadline; after it the engine kills."""
@@ -36,11 +38,7 @@ def world() -> Iterator[World]:
 
 
 def test_a_worker_killed_amid_traffic_loses_and_doubles_nothing(world: World) -> None:
-    """
-    Two workers share the stages; one is killed, and started again on the disk that it left.
-
-    On a slow machine no window is in time to close: those of `pipeline dev` do.
-    """
+    """Two workers share the stages; one is killed, and started again on the disk that it left."""
     sources, stays = world.pipeline("sources", "--only", SOURCES), world.pipeline("stays", "--only", STAGES)
     with sources, stays, world.pipeline("killed", "--only", STAGES) as killed:
         world.send("sources", RATE)
@@ -54,7 +52,7 @@ def test_a_worker_killed_amid_traffic_loses_and_doubles_nothing(world: World) ->
         world.stop()
         report = world.verified()
     assert report["failed_checks"] == {}, report["examples"]
-    assert set(report["uncovered"]) <= {"closed windows"}
+    assert report["compared"] >= ENOUGH
 
 
 def test_it_writes_nothing_but_its_state(world: World) -> None:
