@@ -55,9 +55,10 @@ async def kept(world: World) -> int:
     return len(await world.records(changelog(world)))
 
 
-async def by_partition(world: World) -> Counter[int]:
-    """Data records in the changelog, by partition."""
-    return Counter(record.partition for record in await world.records(changelog(world)))
+async def first_offsets(world: World) -> dict[int, int]:
+    """The offset of the first data record in each partition of the changelog."""
+    records = await world.records(changelog(world))
+    return {record.partition: record.offset for record in reversed(records)}
 
 
 async def counted(world: World, records: int) -> None:
@@ -150,14 +151,13 @@ async def test_holes_of_compaction_are_passed(kafka: str, tmp_path: Path) -> Non
     await world.prepare(world.stage(), {changelog(world): eager})
     for first in range(0, 90, 30):
         await logged(world, tmp_path / "a", first, first + 30)
-    before = await by_partition(world)
 
     async def cleaned() -> bool:
-        return all(count < before[number] for number, count in (await by_partition(world)).items())
+        return min((await first_offsets(world)).values()) > 0
 
     await until_it(cleaned, "cleaned", deadline_s=90)
     there = await kept(world)
-    assert 0 < restored(await logged(world, tmp_path / "b", 90, 120)) <= there < before.total()
+    assert 0 < restored(await logged(world, tmp_path / "b", 90, 120)) <= there
     await counted(world, 120)
 
 
