@@ -187,8 +187,8 @@ class Watchdog:
         places = {number: _place(task) for number, task in tasks.items()}
         if self._lags is None:
             return Seen(places, None)
-        busy = (n for n, task in tasks.items() if task.state != "working" or self._lags.get(n, 0))
-        return Seen(places, frozenset(busy))
+        waiting = (number for number, task in tasks.items() if self._lags.get(number) or _is_busy(task))
+        return Seen(places, frozenset(waiting))
 
     async def _act(self) -> None:
         idle_s = round(self._patience.idle_s)
@@ -223,3 +223,9 @@ class Watchdog:
 def _place(task: Task) -> Place:
     committed = task.next_offsets
     return Place(sum(committed.values()) if committed else None, task.reached or None)
+
+
+def _is_busy(task: Task) -> bool:
+    """Whether it has something to finish; one that neither reads nor keeps anything shows no position."""
+    shows = task.unit.reads or task.unit.stage.stores
+    return task.state != "working" or bool(shows and not task.idle)

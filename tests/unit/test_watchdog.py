@@ -1,6 +1,14 @@
 """When a stage is taken to stand still, and what is done about it."""
 
-from pipeline.runtime.watchdog import Patience, Place, Seen
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from pipeline.effects import Unit
+from pipeline.runtime.watchdog import Patience, Place, Seen, Watchdog
+from pipeline.settings import RuntimeSettings
+from tests.unit.runtime_toys import STAGE
 
 LIMIT_S = 10.0
 
@@ -96,3 +104,35 @@ def test_progress_is_forgiving() -> None:
 def test_a_partition_that_has_gone_is_forgotten() -> None:
     """It stood here; another process has it now, and what comes back begins anew."""
     assert Watched().due(*[at(7)] * 9, Seen({}, frozenset()), *[at(7)] * 11) == []
+
+
+def seen_of(lag: int, **task: Any) -> Seen:
+    """What the watchdog sees of the toy stage with one task."""
+    unit = Unit(stage=STAGE)
+    one = SimpleNamespace(
+        **{"unit": unit, "state": "working", "idle": True, "next_offsets": {"in": 7}, "reached": 3, **task}
+    )
+    group = SimpleNamespace(unit=unit, tasks={0: one}, assigned=True)
+    dog = Watchdog(cast(Any, group), cast(Any, SimpleNamespace(settings=RuntimeSettings())))
+    dog._lags = {0: lag}
+    return dog._seen()
+
+
+@pytest.mark.parametrize(
+    ("lag", "task", "waits"),
+    [
+        (0, {}, False),
+        (1, {}, True),
+        (0, {"idle": False}, True),
+        (0, {"state": "restoring"}, True),
+        (0, {"state": "backing off"}, True),
+    ],
+)
+def test_a_task_has_work_where_anything_is_left_to_do(lag: int, task: dict[str, Any], *, waits: bool) -> None:
+    """Records that wait, a batch that is not committed, or a state that is not there yet."""
+    assert seen_of(lag, **task) == Seen({0: Place(7, 3)}, frozenset({0} if waits else ()))
+
+
+def test_a_fresh_task_knows_no_place() -> None:
+    """Nothing read back yet is not a place at the beginning."""
+    assert seen_of(0, next_offsets={}, reached=0).places == {0: Place(None, None)}
