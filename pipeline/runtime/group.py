@@ -100,7 +100,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
                 await self._join()
             except* StageFailed as group:
                 self.failed = _told(group)
-                self._log.error("stage.stopped", error=self.failed)
+                self._log.error("stage.stopped", error=self.failed, exc_info=_leaf(group).__cause__)
             except* BrokerError as group:
                 self._log.warning("group.left", error=_told(group))
                 await self._stopped_within(_REJOIN_S)
@@ -370,5 +370,9 @@ async def _is_behind(consumer: AIOKafkaConsumer, place: TopicPartition) -> bool:
 
 
 def _told(group: BaseExceptionGroup[PipelineError]) -> str:
+    return str(_leaf(group))
+
+
+def _leaf(group: BaseExceptionGroup[PipelineError]) -> PipelineError:
     inner = group.exceptions[0]
-    return _told(inner) if isinstance(inner, BaseExceptionGroup) else str(inner)
+    return _leaf(inner) if isinstance(inner, BaseExceptionGroup) else inner

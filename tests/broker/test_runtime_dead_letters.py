@@ -102,9 +102,11 @@ async def test_a_stage_stops_at_its_first_error_if_asked(kafka: str, tmp_path: P
     stage = world.stage(poisoned)
     await world.prepare(stage)
     await world.send(*(("k", f"r{number}") for number in range(10)))
-    async with running(world, stage) as one:
-        await until(lambda: one.worker.groups[stage.name].failed is not None, "the stage to stop")
-        assert f"stopped at {world.input}[{place_of(world)}] offset 5" in one.worker.unready[stage.name]
+    with capture_logs() as logs:
+        async with running(world, stage) as one:
+            await until(lambda: one.worker.groups[stage.name].failed is not None, "the stage to stop")
+            assert f"stopped at {world.input}[{place_of(world)}] offset 5" in one.worker.unready[stage.name]
+    assert [type(log["exc_info"]) for log in logs if log["event"] == "stage.stopped"] == [KeyError]
     assert await world.told() == [f"r{number}#{number + 1}" for number in range(5)]
     bug.clear()
     async with running(world, stage):
