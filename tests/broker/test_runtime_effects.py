@@ -157,7 +157,7 @@ async def test_a_source_does_not_look_for_what_it_does_not_read(kafka: str, tmp_
     """Its positions are given: asking for them again and again troubles a broker that leads no more."""
     world = World(kafka, tmp_path)
 
-    async def effect(context: EffectContext) -> None:  # noqa: ARG001 - part of the contract
+    async def effect(context: EffectContext) -> None:
         await asyncio.Event().wait()
 
     unit = source(world, effect)
