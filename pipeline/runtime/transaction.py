@@ -15,6 +15,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
+    ConsumerStoppedError,
+    IllegalOperation,
     InvalidProducerEpoch,
     InvalidTimestampError,
     KafkaError,
@@ -42,6 +44,10 @@ _ABOUT_RECORDS = (
 #: Answers to a producer that another one has replaced, or that overran its transaction's time.
 _FENCED = (ProducerFenced, InvalidProducerEpoch)
 
+#: Errors of aiokafka that are no `KafkaError`: what a producer says that was fenced behind its back, and a
+#: consumer that was stopped.
+_NO_STATE = (IllegalOperation, ConsumerStoppedError)
+
 Ends = dict[tuple[str, int], int]
 
 
@@ -66,7 +72,7 @@ def broker_errors(doing: str) -> Iterator[None]:
         raise FencedError(f"{doing}: {type(error).__name__}") from error
     except (KafkaError, OSError, TimeoutError) as error:
         raise BrokerError(f"{doing}: {type(error).__name__}: {error}") from error
-    except (AssertionError, ValueError, RuntimeError) as error:
+    except (AssertionError, ValueError, RuntimeError, *_NO_STATE) as error:
         # aiokafka's way to say that a producer or consumer is in no state to do this any more
         raise BrokerError(f"{doing}: {type(error).__name__}: {error}") from error
 
