@@ -24,6 +24,7 @@ class Proxy:
         self.delay_s = 0.0  #: each piece of data comes so much later
         self.refusing = False  #: new connections are closed at once
         self._target_port = target_port
+        self._generation = 0
         self._passing = asyncio.Event()
         self._passing.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -47,6 +48,10 @@ class Proxy:
         """Reset every connection."""
         for writer in self._writers:
             writer.transport.abort()
+
+    def forget(self) -> None:
+        """Pass nothing more on every connection that there is, and tell nobody; new ones are as before."""
+        self._generation += 1
 
     def heal(self) -> None:
         """Misbehave no more."""
@@ -102,13 +107,15 @@ class Proxy:
             await asyncio.wait(ways)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        generation = self._generation
         with suppress(OSError):
             while data := await reader.read(_CHUNK_BYTES):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
                 await self._passing.wait()
-                writer.write(data)
-                await writer.drain()
+                if generation == self._generation:
+                    writer.write(data)
+                    await writer.drain()
 
 
 class _owned:  # noqa: N801 - used as a function

@@ -83,7 +83,12 @@ async def unreachable(wire: Wire) -> None:
     wire.network.cut()
 
 
-@pytest.mark.parametrize("goes", [frozen, killed, stalled, unreachable])
+async def forgotten(wire: Wire) -> None:
+    """What is connected is so for nothing, as behind a router that lost its table; new connections work."""
+    wire.network.forget()
+
+
+@pytest.mark.parametrize("goes", [frozen, killed, stalled, unreachable, forgotten])
 async def test_work_goes_on_when_kafka_comes_back(wire: Wire, tmp_path: Path, goes: Act) -> None:
     """Away in the middle of work for longer than anything waits: nobody has to restart anything."""
     world = world_of(wire.kafka, tmp_path, watchdog_s=60)

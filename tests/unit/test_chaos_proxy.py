@@ -57,6 +57,20 @@ async def test_everything_passes(proxy: Proxy) -> None:
         assert await returned(reader, len(data)) == data
 
 
+async def test_a_forgotten_connection_stays_open_for_nothing(proxy: Proxy) -> None:
+    """Nothing comes on it ever again and nobody says so; a new one is as good as before."""
+    async with connected(proxy) as (reader, writer):
+        writer.write(b"known")
+        assert await returned(reader, 5) == b"known"
+        proxy.forget()
+        writer.write(b"lost")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), QUIET_S)
+        async with connected(proxy) as (new, fresh):
+            fresh.write(b"new")
+            assert await returned(new, 3) == b"new"
+
+
 async def test_a_stalled_connection_stays_open_and_goes_on(proxy: Proxy) -> None:
     """While it is stalled nothing comes and nothing ends; afterwards nothing is missing."""
     async with connected(proxy) as (reader, writer):
