@@ -122,12 +122,12 @@ class Inbox:
         queue.extend(records)
         self._expected[topic] = records[-1].offset + 1
         self._count += len(records)
-        self._bytes += sum(len(record.value) for record in records if record.value)
+        self._bytes += _size(records)
         self.wake.set()
 
-    def take(self, most: int) -> tuple[str, list[Fetched]] | None:
+    def take(self, most: int) -> tuple[str, list[Fetched], int] | None:
         """
-        The records to process next, all of one input and at most *most*.
+        The input and records to process next, at most *most*, and how many bytes their values have.
 
         None when nothing waits or another has to be awaited.
         """
@@ -142,8 +142,9 @@ class Inbox:
             most = sum(1 for _ in takewhile(self._before(first, bound), islice(queue, most)))
         run = [queue.popleft() for _ in range(min(most, len(queue)))]
         self._count -= len(run)
-        self._bytes -= sum(len(record.value) for record in run if record.value)
-        return first, run
+        size = _size(run)
+        self._bytes -= size
+        return first, run, size
 
     def _head(self, topic: str) -> tuple[int, int]:
         return self._queues[topic][0].timestamp, self._rank(topic)
@@ -151,3 +152,7 @@ class Inbox:
     def _before(self, topic: str, bound: tuple[int, int]) -> Callable[[Fetched], bool]:
         rank = self._rank(topic)
         return lambda record: (record.timestamp, rank) < bound
+
+
+def _size(records: Sequence[Fetched]) -> int:
+    return sum([len(record.value) for record in records if record.value])

@@ -372,9 +372,10 @@ class Task:
             run = self.inbox.take(min(_RUN, self._narrowing.limit - records))
             if run is None:
                 break
-            self._take(*run)
-            records += len(run[1])
-            size += sum(len(record.value) for record in run[1] if record.value)
+            topic, taken, taken_size = run
+            self._take(topic, taken)
+            records += len(taken)
+            size += taken_size
             await pace.breathe()
         return records, size
 
