@@ -130,7 +130,8 @@ class TransactionalProducer:
             results = await asyncio.gather(*(future for _, _, future in sent))
         finally:
             for _, _, future in sent:
-                future.cancel()  # after a failure nobody will look at the others
+                if not (future.cancel() or future.cancelled()):  # after a failure nobody looks at the others
+                    future.exception()  # and asyncio would complain of those that failed as well
         return {
             place: metadata.offset + count
             for (place, count, _), metadata in zip(sent, results, strict=True)
