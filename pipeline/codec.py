@@ -15,11 +15,22 @@ import msgspec
 
 from pipeline.errors import RecordError
 from pipeline.events import TYPES, Received, ce_type
-from pipeline.headers import Header, decoded, encoded, named, varint
-from pipeline.instants import Time, from_ms, parse, to_ms
+from pipeline.headers import Header
+from pipeline.instants import Time, parse, to_ms
 from pipeline.partitioning import partition_of
 from pipeline.stage import Emit, Event
 from pipeline.topics import Topic, Topics
+from pipeline.writer import (
+    MAX_RECORD_BYTES,
+    Made,
+    Output,
+    Places,
+    Sent,
+    Writer,
+    encode,
+    new_traceparent,
+    sent_as_outputs,
+)
 
 __all__ = [
     "MAX_RECORD_BYTES",
@@ -39,10 +50,6 @@ __all__ = [
     "text_headers",
 ]
 
-#: A record larger than this is refused before it is appended (brokers take 1 MiB).
-MAX_RECORD_BYTES = 900 * 1024
-
-_ENCODER = msgspec.json.Encoder(order="deterministic")
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {name: msgspec.json.Decoder(t) for name, t in TYPES.items()}
 _NO_TYPES: Mapping[str, type[msgspec.Struct]] = {}
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -52,19 +59,6 @@ _KNOWN = frozenset(
         *("traceparent", "backfill"),
     }
 )
-
-#: How many keys of a topic a writer remembers the partitions of, and the longest such key.
-_REMEMBERED_KEYS = 100_000
-_REMEMBERED_LENGTH = 256
-
-#: Up to so many characters no record is too large, whatever they take in bytes.
-_SURELY_SMALL_BYTES = MAX_RECORD_BYTES // 4
-
-#: The parts of a public topic's headers that are the same for all, in Kafka's bytes.
-_EIGHT, _NINE = varint(8), varint(9)
-_SUBJECT, _TRACE, _ID = named("ce_subject"), named("traceparent"), named("ce_id")
-_DIGEST_LENGTH = varint(64)
-_BACKFILL = encoded([("backfill", b"true")])[1:]
 
 
 class Fetched(Protocol):
@@ -94,31 +88,9 @@ class Record(NamedTuple):
     headers: tuple[Header, ...] = ()
 
 
-class Output(NamedTuple):
-    """A record to be written."""
-
-    topic: str
-    partition: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: list[Header]
-
-
-def encode(value: msgspec.Struct) -> bytes:
-    """The JSON of *value* as every writer writes it: all fields, in their order."""
-    return _ENCODER.encode(value)
-
-
 def text_headers(headers: Iterable[Header]) -> dict[str, str]:
     """*headers* as text; bytes that are no UTF-8 are replaced, the last of a repeated name wins."""
     return {name: value.decode(errors="replace") for name, value in headers if value is not None}
-
-
-def new_traceparent(seed: bytes) -> str:
-    """A sampled W3C ``traceparent`` whose ids follow from *seed*, so that a repeat has the same trace."""
-    digest = sha256(seed).hexdigest()
-    return f"00-{digest[:32]}-{digest[32:48]}-01"
 
 
 class Codec:
@@ -314,173 +286,12 @@ def _of_contact(value: Any, key: str) -> None:
         raise RecordError("wrong-key", "the key is not the value's contact key")
 
 
-#: A record on its way to a known partition: timestamp, key, value, and the headers in Kafka's bytes.
-Sent: TypeAlias = tuple[int, bytes | None, bytes | None, bytes]
-
-#: Topic and partition -> what goes there, in order.
-Places: TypeAlias = dict[tuple[str, int], list[Sent]]
-
-
-def sent_as_outputs(places: Places) -> list[Output]:
-    """The records of *places*, place by place."""
-    return [
-        Output(topic, partition, timestamp, key, value, decoded(headers))
-        for (topic, partition), records in places.items()
-        for timestamp, key, value, headers in records
-    ]
-
-
-#: An emit, its cause, and which of the outcome's it is.
-Made: TypeAlias = tuple[Emit, Event[Any], int]
-
-
-class Writer:
-    """Encodes all that one stage emits."""
-
-    def __init__(self, codec: Codec, stage: str) -> None:
-        self._codec = codec
-        self._stage = stage
-        self._targets: dict[str, _Target] = {}
-
-    def outputs(self, emit: Emit, cause: Event[Any], index: int) -> list[Output]:
-        """
-        The records that *emit* amounts to, the *index*-th of what the stage made of *cause*.
-
-        Raises:
-            RecordError: the record would be too large.
-        """
-        places: Places = {}
-        self.write(((emit, cause, index),), places)
-        return sent_as_outputs(places)
-
-    def write(self, made: Iterable[Made], places: Places) -> None:
-        """
-        Add the records that *made* amounts to, in order, to *places*.
-
-        Raises:
-            RecordError: a record would be too large.
-        """
-        targets, encode_value = self._targets, _ENCODER.encode
-        for emit, cause, index in made:
-            target = targets.get(emit.topic) or self._target(emit.topic)
-            key, value = emit.key, emit.value
-            raw = value if value is None or type(value) is bytes else encode_value(value)
-            headers = target.headers(emit, cause, raw, index)
-            sent = (cause.received_at, key.encode(), raw, headers)
-            if len(raw or b"") + len(headers) + len(key) > _SURELY_SMALL_BYTES:
-                _check_size(emit.topic, sent)
-            for partition in target.remembered.get(key) or target.placed(key):
-                place = (emit.topic, partition)
-                if place in places:
-                    places[place].append(sent)
-                else:
-                    places[place] = [sent]
-
-    def _target(self, topic: str) -> "_Target":
-        target = self._targets[topic] = _Target(self._codec, topic, self._stage)
-        return target
-
-
-class _Target:
-    """What a writer looks up of one topic for each record."""
-
-    def __init__(self, codec: Codec, topic: str, stage: str) -> None:
-        self.remembered: dict[str, Sequence[int]] = {}  # key -> partitions
-        self._public = codec.topics[topic].visibility == "public"
-        self._is_table = codec.topics[topic].is_table
-        self._constant: dict[type, bytes] = {}  # by the value's type
-        self._codec = codec
-        self._topic = codec.topics[topic]
-        self._stage = stage
-
-    def headers(self, emit: Emit, cause: Event[Any], raw: bytes | None, index: int) -> bytes:
-        """The headers of *emit*, the *index*-th of what the stage made of *cause*; *raw* is its value."""
-        if not self._public:
-            made = _internal(cause)
-        else:
-            time = (emit.occurred_at or from_ms(cause.received_at)).encode()
-            subject = (emit.subject or emit.key).encode()
-            trace = (cause.traceparent or new_traceparent(cause.id.encode())).encode()
-            made = b"".join(
-                (
-                    _NINE if cause.backfill else _EIGHT,
-                    self._constant.get(type(emit.value)) or self._learn(emit.value),
-                    varint(len(time)),
-                    time,
-                    _SUBJECT,
-                    varint(len(subject)),
-                    subject,
-                    _TRACE,
-                    varint(len(trace)),
-                    trace,
-                    _ID,
-                    self._identifier(emit, cause, raw, index),
-                    _BACKFILL if cause.backfill else b"",
-                )
-            )
-        return _with_own(made, emit.headers) if emit.headers else made
-
-    def _identifier(self, emit: Emit, cause: Event[Any], raw: bytes | None, index: int) -> bytes:
-        """The value of ``ce_id`` after its length."""
-        if emit.id:
-            given = emit.id.encode()
-            return varint(len(given)) + given
-        if self._is_table:
-            text = f"{emit.key}|{sha256(raw or b'').hexdigest()}"
-        else:
-            text = f"{self._stage}|{cause.id}|{emit.topic}|{index}"
-        return _DIGEST_LENGTH + sha256(text.encode()).hexdigest().encode()
-
-    def _learn(self, value: Any) -> bytes:
-        """What is the same for all values of *value*'s type, up to the length of the time."""
-        constant = (
-            ("ce_specversion", b"1.0"),
-            ("ce_type", self._codec.type_of(value, self._topic).encode()),
-            ("ce_source", f"/{self._codec.application_id}/{self._stage}".encode()),
-            ("content-type", b"application/json"),
-        )
-        made = encoded(constant)[1:] + named("ce_time")
-        self._constant[type(value)] = made
-        return made
-
-    def placed(self, key: str) -> Sequence[int]:
-        """The partitions of *key*, remembered."""
-        found = self._codec.placed(self._topic, key)
-        if len(self.remembered) >= _REMEMBERED_KEYS:
-            self.remembered.clear()
-        if len(key) <= _REMEMBERED_LENGTH:  # ids come from outside, and the memory is by number of keys
-            self.remembered[key] = found
-        return found
-
-
 def _text(header: bytes | None) -> str:
     return str(header, "utf-8", "replace") if header else ""
 
 
 def _others(headers: Mapping[str, bytes]) -> Mapping[str, str]:
     return {name: text for name, text in text_headers(headers.items()).items() if name not in _KNOWN}
-
-
-def _internal(cause: Event[Any]) -> bytes:
-    """The headers of an internal topic: what every stage hands on."""
-    headers = [("traceparent", cause.traceparent.encode())] if cause.traceparent else []
-    if cause.backfill:
-        headers.append(("backfill", b"true"))
-    return encoded(headers)
-
-
-def _with_own(headers: bytes, own: Sequence[tuple[str, str]]) -> bytes:
-    """*headers* with *own* ones instead of those of the same names."""
-    names = {name for name, _ in own}
-    kept = [each for each in decoded(headers) if each[0] not in names]
-    return encoded([*kept, *((name, text.encode()) for name, text in own)])
-
-
-def _check_size(topic: str, sent: Sent) -> None:
-    _, key, value, headers = sent
-    size = len(key or b"") + len(value or b"") + len(headers)
-    if size > MAX_RECORD_BYTES:
-        raise RecordError("too-large", f"a record of {size} bytes for {topic}; at most {MAX_RECORD_BYTES}")
 
 
 def _key(topic: str, key: bytes | None) -> str:

@@ -8,14 +8,14 @@ each header the length and bytes of its name and of its value; lengths are zigza
 
 from collections.abc import Sequence
 
-__all__ = ["NO_HEADERS", "VARINTS", "Header", "decoded", "encoded", "named", "varint"]
+__all__ = ["COMMON", "NO_HEADERS", "VARINTS", "Header", "decoded", "encoded", "named", "varint"]
 
 Header = tuple[str, bytes]
 
 
 def varint(number: int) -> bytes:
     """*number* as a zigzag varint, the least significant seven bits first."""
-    return VARINTS[number] if 0 <= number < _COMMON else _computed(number)
+    return VARINTS[number] if -1 <= number < COMMON else _computed(number)
 
 
 def _computed(number: int) -> bytes:
@@ -29,10 +29,10 @@ def _computed(number: int) -> bytes:
 
 
 #: Those from 0 on that take two bytes at most.
-_COMMON = 1 << 13
+COMMON = 1 << 13
 
-#: The varints of what is most often needed.
-VARINTS: Sequence[bytes] = tuple(_computed(number) for number in range(_COMMON))
+#: The varints of what is most often needed: of 0 and above, and last that of -1.
+VARINTS: Sequence[bytes] = (*map(_computed, range(COMMON)), _computed(-1))
 
 #: What a record without headers has.
 NO_HEADERS = VARINTS[0]

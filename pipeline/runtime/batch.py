@@ -13,7 +13,7 @@ and nothing of its outcome is kept.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, final
 
@@ -27,32 +27,21 @@ from pipeline.codec import (
     Places,
     Read,
     Record,
-    Sent,
     encode,
     sent_as_outputs,
-    text_headers,
 )
 from pipeline.effects import Change
 from pipeline.errors import BrokerError, RecordError, StageFailed
-from pipeline.headers import decoded, encoded
 from pipeline.instants import Time
 from pipeline.partitioning import partition_of
+from pipeline.runtime import dead_letters
 from pipeline.runtime.state import Backend, Changes, Layers
 from pipeline.stage import Cursor, Delete, Event, Outcome, Posted, Put, Reject, Stage, Store, Write
 
 __all__ = ["Batch", "Pending", "Processor", "stores_of"]
 
-#: Headers of a dead letter that say where and why it failed.
-PROVENANCE = ("dl_stage", "dl_topic", "dl_partition", "dl_offset", "dl_reason", "dl_error", "dl_attempts")
-
-#: The longest error text that a dead letter carries, in characters.
-MAX_ERROR_TEXT = 500
-
 #: Postings are added up when there are so many, however large the batch: far below 20 ms.
 MAX_POSTINGS = 1_000
-
-#: A dead letter above this, in bytes, could not be appended: its value is left where it came from.
-MAX_DEAD_LETTER_BYTES = 1_000_000
 
 
 @final
@@ -268,11 +257,14 @@ class Processor:
             self._add_up()
 
     def _take_all(self, topic: str, records: Sequence[Fetched]) -> None:
-        read, step, layers, add = self._reader(topic), self.stage.step, self.layers, self._add
+        read, step, layers, write = self._reader(topic), self.stage.step, self.layers, self._write
         for record in records:
             try:
                 event = read(record)
-                add(step(layers, event), event, topic, record)
+                outcome = step(layers, event)
+                write(outcome, event)
+                if outcome.reject or outcome.more or outcome.postings:
+                    self._add_rest(outcome, event, topic, record, 1)
             except RecordError as error:
                 self._dead_letter(topic, record, Reject(error.reason, str(error)), 1)
             except BrokerError:
@@ -288,7 +280,7 @@ class Processor:
     def _take_redriven(self, topic: str, record: Fetched) -> None:
         attempts = 1
         try:
-            original, attempts = _original(record, self._order)
+            original, attempts = dead_letters.original(record, self._order)
             event = self._codec.decode(original)
             self._add(self.stage.step(self.layers, event), event, topic, record, attempts)
         except RecordError as error:
@@ -357,7 +349,7 @@ class Processor:
 
     def _stop_at(self, place: str, error: Exception) -> None:
         if self._stops:
-            told = self._mask(f"{type(error).__name__}: {error}")[:MAX_ERROR_TEXT]
+            told = self._mask(f"{type(error).__name__}: {error}")[: dead_letters.MAX_ERROR_TEXT]
             raise StageFailed(
                 f"{self.stage.name} stopped at {place}, as runtime.on_error says: {told}; "
                 "mend the stage and start again, it goes on there"
@@ -384,9 +376,13 @@ class Processor:
         self, outcome: Outcome, cause: Event[Any], topic: str, record: Fetched, attempts: int = 1
     ) -> None:
         self._write(outcome, cause)
-        if outcome.reject:
-            for reject in outcome.reject:
-                self._dead_letter(topic, record, reject, attempts)
+        self._add_rest(outcome, cause, topic, record, attempts)
+
+    def _add_rest(
+        self, outcome: Outcome, cause: Event[Any], topic: str, record: Fetched, attempts: int
+    ) -> None:
+        for reject in outcome.reject:
+            self._dead_letter(topic, record, reject, attempts)
         if outcome.more:
             self._keep(outcome.more, cause)
         if outcome.postings:
@@ -406,15 +402,11 @@ class Processor:
 
     def _dead_letter(self, topic: str, record: Fetched, reject: Reject, attempts: int) -> None:
         self._reasons[reject.reason] += 1
-        text = self._mask(reject.error)[:MAX_ERROR_TEXT]
-        key = record.key or f"{topic}/{self._partition}/{record.offset}".encode()
-        origin = _origin(topic, self._partition, record)
-        values = (self.stage.name, *origin, reject.reason, text, str(attempts))
-        provenance = [(name, value.encode()) for name, value in zip(PROVENANCE, values, strict=True)]
-        kept = [(name, value) for name, value in record.headers if name not in PROVENANCE]
+        told = Reject(reject.reason, self._mask(reject.error))
+        place = dead_letters.Place(self.stage.name, topic, self._partition)
+        key, sent = dead_letters.made(place, record, told, attempts)
         partition = partition_of(key, self._codec.partitions("dead-letters"))
-        sent = (record.timestamp, record.key, record.value, encoded(kept + provenance))
-        self._dead.setdefault(("dead-letters", partition), []).append(_bounded(sent))
+        self._dead.setdefault(("dead-letters", partition), []).append(sent)
 
     def _keep(self, cursors: tuple[Cursor, ...], cause: Event[Any]) -> None:
         if self._cursor_number is None:
@@ -432,48 +424,8 @@ class Processor:
         self._cursor_number = int(keys[-1]) if keys else 0
 
 
-def _original(record: Fetched, inputs: Container[str]) -> tuple[Record, int]:
-    """
-    The redriven *record* as it stood where it came from, and which attempt this is.
-
-    Raises:
-        RecordError: it was redriven without saying where it came from, or from none of *inputs*.
-    """
-    told = text_headers(record.headers)
-    try:
-        partition, offset, attempts = (
-            int(told[name]) for name in ("dl_partition", "dl_offset", "dl_attempts")
-        )
-        topic = told["dl_topic"]
-    except (KeyError, ValueError) as error:
-        raise RecordError("no-provenance", "a redriven record must have a dead letter's headers") from error
-    if topic not in inputs:
-        raise RecordError("no-input", f"{topic} is no input of this stage")
-    headers = tuple(header for header in record.headers if header[0] not in PROVENANCE)
-    original = Record(topic, partition, offset, record.timestamp, record.key, record.value, headers)
-    return original, attempts + 1
-
-
-def _origin(topic: str, partition: int, record: Fetched) -> tuple[str, str, str]:
-    """Topic, partition and offset where *record* of *topic* first stood, as text."""
-    if topic.endswith(".redrive"):
-        told = text_headers(record.headers)
-        if all(name in told for name in ("dl_topic", "dl_partition", "dl_offset")):
-            return told["dl_topic"], told["dl_partition"], told["dl_offset"]
-    return topic, str(partition), str(record.offset)
-
-
 def _made(outcome: Outcome, cause: Event[Any]) -> list[Made]:
     return [(emit, cause, index) for index, emit in enumerate(outcome.emit)]
-
-
-def _bounded(sent: Sent) -> Sent:
-    """*sent*, without its value where that would make it too large for any broker."""
-    timestamp, key, value, headers = sent
-    if len(key or b"") + len(value or b"") + len(headers) <= MAX_DEAD_LETTER_BYTES:
-        return sent
-    cut = ("dl_cut_bytes", str(len(value or b"")).encode())
-    return timestamp, key, None, encoded([*decoded(headers), cut])
 
 
 def _as_record(event: Event[Any]) -> Record:

@@ -14,7 +14,7 @@ from struct import Struct
 from aiokafka.record.util import calc_crc32c
 
 from pipeline.codec import Sent
-from pipeline.headers import varint
+from pipeline.headers import COMMON, VARINTS, varint
 
 __all__ = ["RecordBatch", "batches"]
 
@@ -28,8 +28,6 @@ _OUTER_COUNTED = 9  # bytes of it that the length counts: those after the length
 
 #: Attributes, last offset delta, first and largest timestamp, producer id and epoch, sequence, count.
 _INNER = Struct(">hiqqqhii")
-
-_NULL = varint(-1)
 
 
 class RecordBatch:
@@ -83,7 +81,7 @@ def batches(records: Sequence[Sent], most_bytes: int) -> Iterator[RecordBatch]:
         elif timestamp > largest:
             largest = timestamp
         length = len(body)
-        parts += (varint(length), body)
+        parts += (VARINTS[length] if length < COMMON else varint(length), body)
         size += length + 4
         number += 1
     if number:
@@ -92,14 +90,16 @@ def batches(records: Sequence[Sent], most_bytes: int) -> Iterator[RecordBatch]:
 
 def _body(delta: int, number: int, key: bytes | None, value: bytes | None, headers: bytes) -> bytes:
     """A record without its length: attributes, timestamp and offset deltas, key, value, headers."""
+    key_length = -1 if key is None else len(key)
+    value_length = -1 if value is None else len(value)
     return b"".join(
         (
             b"\0",
-            varint(delta),
-            varint(number),
-            _NULL if key is None else varint(len(key)),
+            VARINTS[delta] if 0 <= delta < COMMON else varint(delta),
+            VARINTS[number] if number < COMMON else varint(number),
+            VARINTS[key_length] if key_length < COMMON else varint(key_length),
             key or b"",
-            _NULL if value is None else varint(len(value)),
+            VARINTS[value_length] if value_length < COMMON else varint(value_length),
             value or b"",
             headers,
         )

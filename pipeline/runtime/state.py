@@ -102,34 +102,36 @@ class _View:
         self._backend = backend
         self._prefix = f"{store.name}\0"
         self._cached = cached
-        # Two generations of decoded committed values: what is used goes into the young one, and when
-        # that is full the old one is forgotten.
+        # The newest values known, committed or not, in two generations: what is used goes into the young
+        # one, and when that is full the old one is forgotten.
         self.young: dict[str, Any] = {}
         self._old: dict[str, Any] = {}
 
-    def committed(self, key: str) -> Any:
+    def found(self, key: str) -> Any:
+        """The newest value of *key*, where the young generation has none."""
+        for layer in self.layers:
+            value = layer.get(key, _MISSING)
+            if value is not _MISSING:
+                return value
         value = self._old.get(key, _MISSING)
         if value is _MISSING:
             found = self._backend.get((self._prefix + key).encode())
             value = None if found is None else self.decode(found)
         if self._cached:
             self.young[key] = value
-            self._age()
         return value
 
-    def commit(self) -> None:
-        """The oldest layer now stands in the backend."""
-        layer = self.layers.pop()
-        if self._cached and layer:
-            self.young.update(layer)
-            self._age()
-
-    def _age(self) -> None:
-        if len(self.young) >= self._cached:
+    def push(self) -> None:
+        self.layers.insert(0, _Layer())
+        if len(self.young) > self._cached:
             self._old, self.young = self.young, {}
 
+    def pop(self) -> None:
+        del self.layers[0]
+        self.young, self._old = {}, {}
+
     def forget(self) -> None:
-        """Drop the layers, and what is remembered of the backend."""
+        """Drop the layers, and what is remembered."""
         self.layers.clear()
         self.young, self._old = {}, {}
 
@@ -175,8 +177,8 @@ class Layers:
     """
     Implements `pipeline.stage.Stores` over a backend and the layers of uncommitted batches.
 
-    *cached* is how many committed values of each store are kept decoded, at most twice; nobody else may
-    then write to the backend. 0: every read asks the backend.
+    *cached* is how many values of each store are kept decoded, at most twice, and those of the last
+    batches; nobody else may then write to the backend. Whoever only reads, with 0, always asks the backend.
     """
 
     def __init__(
@@ -188,13 +190,8 @@ class Layers:
     def get(self, store: Store[T], key: str) -> T | None:
         """The value under *key*, the newest layer first."""
         view = self._views[store.name]
-        value: T | None
-        for layer in view.layers:
-            value = layer.get(key, _MISSING)
-            if value is not _MISSING:
-                return value
-        value = view.young.get(key, _MISSING)
-        return view.committed(key) if value is _MISSING else value
+        value: T | None = view.young.get(key, _MISSING)
+        return view.found(key) if value is _MISSING else value
 
     def scan(self, store: Store[T], start: str, end: str, limit: int = 500) -> Iterator[tuple[str, T]]:
         """At most *limit* entries with ``start <= key < end``, layers merged over the backend."""
@@ -203,12 +200,12 @@ class Layers:
     def push(self) -> None:
         """Begin a layer for a new batch."""
         for view in self._views.values():
-            view.layers.insert(0, _Layer())
+            view.push()
 
     def pop(self) -> None:
         """Forget the newest layer."""
         for view in self._views.values():
-            del view.layers[0]
+            view.pop()
 
     def check(self, writes: Iterable[Write]) -> None:
         """
@@ -227,10 +224,11 @@ class Layers:
         """Apply *writes* to the newest layer; whether they can be encoded shows in ``changes``."""
         views = self._views
         for write in writes:
-            layer = views[write.store.name].layers[0]
-            if layer.sorted_keys is not None and write.key not in layer:
-                insort(layer.sorted_keys, write.key)
-            layer[write.key] = write.value if type(write) is Put else None
+            view, key = views[write.store.name], write.key
+            layer = view.layers[0]
+            if layer.sorted_keys is not None and key not in layer:
+                insort(layer.sorted_keys, key)
+            layer[key] = view.young[key] = write.value if type(write) is Put else None
 
     def changes(self) -> Changes:
         """
@@ -248,7 +246,7 @@ class Layers:
     def committed(self) -> None:
         """The oldest layer now stands in the backend."""
         for view in self._views.values():
-            view.commit()
+            view.layers.pop()
 
     def discard(self) -> None:
         """Forget everything uncommitted."""
