@@ -19,10 +19,10 @@ from pipeline.errors import BrokerError, ConfigError, StageFailed
 from pipeline.logs import mask
 from pipeline.runtime import names
 from pipeline.runtime.admin import Admin
+from pipeline.runtime.cluster import Cluster
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.metrics import Metrics
 from pipeline.runtime.reader import reading, warmed
-from pipeline.runtime.task import Cluster
 from pipeline.runtime.topic_plan import Found, wanted
 from pipeline.runtime.worker import Worker
 from pipeline.settings import KafkaSettings, RuntimeSettings

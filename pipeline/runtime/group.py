@@ -20,9 +20,10 @@ from pipeline.errors import BrokerError, PipelineError, StageFailed
 from pipeline.runtime import names
 from pipeline.runtime.assignor import CopartitionAssignor
 from pipeline.runtime.closing import coordination_ended, stop_consumer
+from pipeline.runtime.cluster import Cluster
 from pipeline.runtime.guard import FailureGuard
 from pipeline.runtime.standby import Copies
-from pipeline.runtime.task import Cluster, Task
+from pipeline.runtime.task import Task
 from pipeline.runtime.transaction import broker_errors
 from pipeline.runtime.unpacking import unpack_only
 

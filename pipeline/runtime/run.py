@@ -29,12 +29,12 @@ from pipeline.identity import Identity
 from pipeline.logs import mask
 from pipeline.runtime import names
 from pipeline.runtime.batch import stores_of
+from pipeline.runtime.cluster import Cluster
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.health import AdminServer
 from pipeline.runtime.metrics import Metrics
 from pipeline.runtime.publisher import Publisher
 from pipeline.runtime.table import KafkaTable
-from pipeline.runtime.task import Cluster
 from pipeline.runtime.transaction import broker_errors
 from pipeline.runtime.worker import Service, Worker
 from pipeline.settings import Settings

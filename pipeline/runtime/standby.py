@@ -18,8 +18,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.errors import BrokerError
 from pipeline.runtime.closing import stop_consumer
+from pipeline.runtime.cluster import Cluster
 from pipeline.runtime.store import LocalStore, StoreError, off_loop
-from pipeline.runtime.task import Cluster
 from pipeline.runtime.transaction import broker_errors
 from pipeline.stage import Stage
 

@@ -10,38 +10,36 @@ begins anew from what is committed.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from logging import DEBUG, WARNING
-from typing import Any, Protocol, final
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-import msgspec
 import structlog
 from aiokafka import TopicPartition
 
-from pipeline.codec import Codec, Fetched, Places, Record, new_traceparent
+from pipeline.codec import Fetched, Places, Record, new_traceparent
 from pipeline.effects import Change, Unit
 from pipeline.errors import PipelineError, RecordError, StageFailed
 from pipeline.headers import NO_HEADERS, decoded
 from pipeline.instants import Time, to_ms
 from pipeline.runtime import names
 from pipeline.runtime.batch import Batch, Processor, stores_of
-from pipeline.runtime.connection import Connection
+from pipeline.runtime.cluster import Cluster
+from pipeline.runtime.flight import Flight, Request
 from pipeline.runtime.guard import FailureGuard
 from pipeline.runtime.inbox import Inbox
-from pipeline.runtime.metrics import Metrics
 from pipeline.runtime.narrowing import Narrowing
 from pipeline.runtime.pace import Pace
 from pipeline.runtime.recovery import Recovery, cause_of
 from pipeline.runtime.restore import Progress, restore
 from pipeline.runtime.state import Layers
-from pipeline.runtime.store import LocalStore, Origin, StoreError, off_loop
+from pipeline.runtime.store import LocalStore, StoreError, off_loop
 from pipeline.runtime.transaction import RecordRefusedError, TransactionalProducer
-from pipeline.settings import RuntimeSettings
-from pipeline.stage import Event, Reject, Stage, Stores
+from pipeline.stage import Event, Reject, Stores
 
-__all__ = ["Cluster", "Follower", "Task"]
+__all__ = ["Follower", "Task"]
 
 #: Bytes of input values after which a batch is closed, however few records they are.
 _MAX_BATCH_BYTES = 8 * 1024 * 1024
@@ -60,36 +58,6 @@ _REFUSED_ATTEMPTS = 3
 _EXPECTED_REASONS = frozenset({"late"})
 
 
-@final
-class Cluster(msgspec.Struct, frozen=True):
-    """What all tasks of a process share."""
-
-    id: str
-    application_id: str
-    partitions: int
-    connection: Connection
-    codec: Codec
-    settings: RuntimeSettings
-    metrics: Metrics
-    mask: Callable[[str], str]
-
-    def local_store(self, stage: Stage, partition: int) -> LocalStore:
-        """The copy in this process of the state of *stage* on *partition*; it is not opened."""
-        origin = Origin(self.id, self.application_id, stage.name, partition, stage.state_version)
-        folder = self.settings.state_dir / self.application_id / stage.name / str(partition)
-        return LocalStore(folder, origin, self.settings.store_memory_mb)
-
-    def cached_values(self, stage: Stage) -> int:
-        """How many values each store of a task of *stage* keeps decoded; twice as many for a moment."""
-        stores = self.partitions * max(1, len(stores_of(stage)))
-        return self.settings.cached_values // (2 * stores)
-
-    def changelogs(self, stage: Stage) -> dict[str, str]:
-        """Changelog topic -> store name, for each store of *stage*."""
-        named = self.application_id, stage.name
-        return {names.changelog(*named, store): store.name for store in stores_of(stage)}
-
-
 class Follower(Protocol):
     """What a task asks of its group's consumer."""
 
@@ -104,39 +72,6 @@ class Follower(Protocol):
     def pause(self, partition: int) -> None:
         """Fetch nothing for *partition* until the next ``seek``."""
         ...
-
-
-class _Request(msgspec.Struct, frozen=True):
-    change: Change
-    cause: Event[Any]
-    done: asyncio.Future[None]
-
-
-class _Flight(msgspec.Struct, frozen=True):
-    """One batch on its way, and what it is made of besides records."""
-
-    batch: Batch | None  #: None where the requests change nothing
-    requests: list[_Request]
-    resumed: bool
-
-    @property
-    def records(self) -> int:
-        """How many input records it holds."""
-        return self.batch.records if self.batch else 0
-
-    @property
-    def culprit(self) -> tuple[str, int] | None:
-        """Topic and offset of the only record that can be to blame; None if there may be others."""
-        if self.batch is None or self.records != 1 or self.requests or self.resumed:
-            return None
-        ((topic, next_offset),) = self.batch.next_offsets.items()
-        return topic, next_offset - 1
-
-    def settle(self) -> None:
-        """Tell whoever asked that it stands."""
-        for request in self.requests:
-            if not request.done.done():
-                request.done.set_result(None)
 
 
 class Task:
@@ -174,7 +109,7 @@ class Task:
             cached=cluster.cached_values(unit.stage),
         )
         self._halted: StageFailed | None = None  # the record or cursor that nothing goes beyond
-        self._requests: deque[_Request] = deque()
+        self._requests: deque[Request] = deque()
         self._commits = 0
         self._seen: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
         self._changed = asyncio.Event()
@@ -183,7 +118,7 @@ class Task:
         self._resting = False
         self._narrowing = Narrowing(cluster.settings.batch_records)
         self._recovery = Recovery(cluster.settings.heartbeat_interval_ms / 1000)
-        self._flight: _Flight | None = None
+        self._flight: Flight | None = None
         self._refused: set[tuple[str, int]] = set()
         self._refuse_resume = False
         self.restore = Progress(0, 0)  #: of the state from its changelogs
@@ -234,7 +169,7 @@ class Task:
     async def commit(self, change: Change, *, cause: Event[Any] | None = None) -> None:
         """See `pipeline.effects.EffectContext`."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._requests.append(_Request(change, cause or self._begun(), done))
+        self._requests.append(Request(change, cause or self._begun(), done))
         self.inbox.wake.set()
         await done
 
@@ -334,9 +269,9 @@ class Task:
     def _has_work(self) -> bool:
         return bool(self.inbox.ready or self._requests or self._processor.resumable)
 
-    async def _compute(self) -> _Flight:
+    async def _compute(self) -> Flight:
         """Fill the batch: with what waits, and while the one before is committed with what comes."""
-        requests: list[_Request] = []
+        requests: list[Request] = []
         resumed, records, size = False, 0, 0
         while not self._stopping.is_set():
             self._apply_requests(requests)
@@ -351,9 +286,9 @@ class Task:
                 break
             self.inbox.wake.clear()
             await self.inbox.wake.wait()
-        return _Flight(self._processor.close(), requests, resumed)
+        return Flight(self._processor.close(), requests, resumed)
 
-    def _apply_requests(self, applied: list[_Request]) -> None:
+    def _apply_requests(self, applied: list[Request]) -> None:
         while self._requests and not (self._narrowing.narrowed and applied):
             request = self._requests.popleft()
             if request.done.cancelled():
@@ -416,7 +351,7 @@ class Task:
         except StageFailed as error:
             self._halted = error
 
-    async def _commit(self, producer: TransactionalProducer, flight: _Flight, batch: Batch) -> None:
+    async def _commit(self, producer: TransactionalProducer, flight: Flight, batch: Batch) -> None:
         started = time.perf_counter()
         self._flight = flight
         offsets = {TopicPartition(topic, self.partition): at for topic, at in batch.next_offsets.items()}
@@ -481,7 +416,7 @@ class Task:
             self._narrowing.failed()
         return wait_s
 
-    def _narrow(self, flight: _Flight) -> None:
+    def _narrow(self, flight: Flight) -> None:
         if flight.culprit is not None:
             self._refused.add(flight.culprit)
         elif flight.resumed and not (flight.records or flight.requests):

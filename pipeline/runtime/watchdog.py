@@ -17,9 +17,10 @@ import msgspec
 import structlog
 
 from pipeline.errors import BrokerError, Stuck
+from pipeline.runtime.cluster import Cluster
 from pipeline.runtime.group import Group
 from pipeline.runtime.reader import reading
-from pipeline.runtime.task import Cluster, Task
+from pipeline.runtime.task import Task
 
 __all__ = ["Patience", "Place", "Seen", "Watchdog"]
 

@@ -14,8 +14,8 @@ from typing import Protocol
 import structlog
 
 from pipeline.effects import Unit
+from pipeline.runtime.cluster import Cluster
 from pipeline.runtime.group import Group
-from pipeline.runtime.task import Cluster
 from pipeline.runtime.watchdog import Watchdog
 
 __all__ = ["Service", "Worker"]

@@ -34,10 +34,10 @@ from pipeline.instants import Time
 from pipeline.logs import configure, mask
 from pipeline.runtime import admin, names, topic_plan
 from pipeline.runtime.broker import EmbeddedBroker
+from pipeline.runtime.cluster import Cluster
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.metrics import Metrics
 from pipeline.runtime.reader import warmed
-from pipeline.runtime.task import Cluster
 from pipeline.runtime.transaction import TransactionalProducer
 from pipeline.runtime.worker import Worker
 from pipeline.settings import KafkaSettings, RuntimeSettings

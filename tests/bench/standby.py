@@ -26,8 +26,8 @@ import uvloop
 from pipeline.effects import Unit
 from pipeline.logs import configure
 from pipeline.runtime.broker import EmbeddedBroker
+from pipeline.runtime.cluster import Cluster
 from pipeline.runtime.connection import Connection
-from pipeline.runtime.task import Cluster
 from pipeline.runtime.worker import Worker
 from pipeline.settings import KafkaSettings, RuntimeSettings
 from tests.bench.restore import NAME, STAGE, cluster_of, prepare, processed, send

@@ -29,10 +29,10 @@ from pipeline.logs import configure, mask
 from pipeline.preflight import DEV_IDENTITY_SECRET
 from pipeline.runtime import admin, topic_plan
 from pipeline.runtime.broker import EmbeddedBroker
+from pipeline.runtime.cluster import Cluster
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.metrics import Metrics
 from pipeline.runtime.reader import reading, warmed
-from pipeline.runtime.task import Cluster
 from pipeline.runtime.worker import Worker
 from pipeline.sandbox.faults import Faults
 from pipeline.sandbox.ledger import Ledger

@@ -17,9 +17,10 @@ from pipeline.events import Tick, ce_type
 from pipeline.instants import Time
 from pipeline.logs import mask
 from pipeline.runtime.admin import Admin, ensure
+from pipeline.runtime.cluster import Cluster
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.metrics import Metrics
-from pipeline.runtime.task import Cluster, Task
+from pipeline.runtime.task import Task
 from pipeline.runtime.topic_plan import Wanted, wanted
 from pipeline.runtime.worker import Service, Worker
 from pipeline.settings import KafkaSettings, RuntimeSettings

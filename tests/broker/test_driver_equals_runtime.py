@@ -18,10 +18,10 @@ from pipeline.headers import encoded
 from pipeline.identity import Identity
 from pipeline.logs import mask
 from pipeline.runtime.admin import ensure
+from pipeline.runtime.cluster import Cluster
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.metrics import Metrics
 from pipeline.runtime.reader import Reader, reading
-from pipeline.runtime.task import Cluster
 from pipeline.runtime.topic_plan import wanted
 from pipeline.runtime.transaction import TransactionalProducer
 from pipeline.runtime.worker import Worker

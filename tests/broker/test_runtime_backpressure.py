@@ -15,12 +15,12 @@ import pytest
 from pipeline.codec import Codec
 from pipeline.logs import mask
 from pipeline.runtime.admin import ensure
+from pipeline.runtime.cluster import Cluster
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.group import _FETCH_RECORDS
 from pipeline.runtime.metrics import Metrics
 from pipeline.runtime.publisher import Publisher
 from pipeline.runtime.reader import reading
-from pipeline.runtime.task import Cluster
 from pipeline.runtime.topic_plan import wanted
 from pipeline.runtime.worker import Worker
 from pipeline.settings import KafkaSettings, RuntimeSettings

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from pipeline.codec import MAX_RECORD_BYTES, Codec
 from pipeline.effects import Unit
-from pipeline.runtime.task import Cluster
+from pipeline.runtime.cluster import Cluster
 from pipeline.runtime.worker import Worker
 from pipeline.stage import Emit, Event, Outcome, Stores
 from pipeline.topics import Topics
