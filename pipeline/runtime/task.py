@@ -31,7 +31,7 @@ from pipeline.runtime.flight import Flight, Request
 from pipeline.runtime.guard import FailureGuard
 from pipeline.runtime.inbox import Inbox
 from pipeline.runtime.narrowing import Narrowing
-from pipeline.runtime.pace import Pace
+from pipeline.runtime.pace import Pace, Stride
 from pipeline.runtime.recovery import Recovery, cause_of
 from pipeline.runtime.restore import Progress, restore
 from pipeline.runtime.state import Layers
@@ -44,8 +44,8 @@ __all__ = ["Follower", "Task"]
 #: Bytes of input values after which a batch is closed, however few records they are.
 _MAX_BATCH_BYTES = 8 * 1024 * 1024
 
-#: Records taken between two looks at the clock: less than 20 ms of work even for the slowest stage.
-_RUN = 50
+#: Records at most that are taken between two looks at the clock.
+_STRIDE = 50
 
 #: Records of a transaction and place at most whose latency is looked at.
 _TIMED = 100
@@ -118,6 +118,7 @@ class Task:
         self._resting = False
         self._narrowing = Narrowing(cluster.settings.batch_records)
         self._recovery = Recovery(cluster.settings.heartbeat_interval_ms / 1000)
+        self._stride = Stride(_STRIDE)
         self._flight: Flight | None = None
         self._refused: set[tuple[str, int]] = set()
         self._refuse_resume = False
@@ -304,11 +305,13 @@ class Task:
         """Take what waits, up to the bounds; *records* of *size* bytes were taken before."""
         pace = Pace()
         while records < self._narrowing.limit and size < _MAX_BATCH_BYTES and not self._halted:
-            run = self.inbox.take(min(_RUN, self._narrowing.limit - records))
+            run = self.inbox.take(min(self._stride.records, self._narrowing.limit - records))
             if run is None:
                 break
             topic, taken, taken_size = run
+            begun = time.perf_counter()
             self._take(topic, taken)
+            self._stride.took(time.perf_counter() - begun)
             records += len(taken)
             size += taken_size
             await pace.breathe()
