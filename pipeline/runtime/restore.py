@@ -19,7 +19,7 @@ from pipeline.errors import BrokerError
 from pipeline.runtime.closing import stop_consumer
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.store import LocalStore, StoreError, off_loop
-from pipeline.runtime.transaction import broker_errors
+from pipeline.runtime.transaction import BARRIER, broker_errors
 from pipeline.runtime.unpacking import unpack_only
 
 __all__ = ["Meter", "Progress", "apply_records", "check_range", "restore"]
@@ -79,12 +79,17 @@ async def restore(
     partition: int,
     connection: Connection,
     on_progress: Callable[[Progress], None],
+    *,
+    at_least: Mapping[str, int] = {},
 ) -> int:
     """
     Apply what *changelogs* (topic -> store name) hold beyond ``store.offsets``.
 
+    It goes on to their ends, and to the offsets of *at_least* where a broker does not know of those yet: one
+    that was away believes for a moment that it still leads, and tells an end that was left behind long ago.
+
     Returns:
-        How many records were applied.
+        How many records were applied, `BARRIER` not counted.
 
     Raises:
         BrokerError: the cluster did not answer, or the disk failed; call again.
@@ -98,7 +103,7 @@ async def restore(
                 await consumer.start()
             unpack_only(consumer)
             places = {TopicPartition(topic, partition): name for topic, name in changelogs.items()}
-            ends = await _placed(consumer, store, list(places))
+            ends = await _placed(consumer, store, list(places), at_least)
             applied = await _Restore(consumer, store, places, ends, on_progress).run(connection.loads)
             store.apply((), {place.topic: end for place, end in ends.items()})
             on_progress(Progress(applied, 0))
@@ -108,14 +113,18 @@ async def restore(
 
 
 async def _placed(
-    consumer: AIOKafkaConsumer, store: LocalStore, places: list[TopicPartition]
+    consumer: AIOKafkaConsumer,
+    store: LocalStore,
+    places: list[TopicPartition],
+    at_least: Mapping[str, int],
 ) -> dict[TopicPartition, int]:
     """Let *consumer* go on where *store* ends, but not yet begin; returns the end offsets."""
     consumer.assign(places)
     consumer.pause(*places)
     async with asyncio.timeout(STALLED_S):
         begins = await consumer.beginning_offsets(places)
-        ends: dict[TopicPartition, int] = await consumer.end_offsets(places)
+        told: dict[TopicPartition, int] = await consumer.end_offsets(places)
+    ends = {place: max(end, at_least.get(place.topic, 0)) for place, end in told.items()}
     for place in places:
         await check_range(store, place.topic, begins[place], ends[place])
     for place in places:
@@ -190,7 +199,7 @@ class _Restore:
                 ):
                     await asyncio.sleep(_STALL_PAUSE_S)
                 await asyncio.sleep(0)
-        return sum(len(records) for records in fetched.values())
+        return sum(len(records) - _barriers(records) for records in fetched.values())
 
     async def _remaining(self) -> int:
         async with asyncio.timeout(STALLED_S):
@@ -207,6 +216,10 @@ class _Restore:
             records_per_s=round(progress.per_s),
             eta_s=None if progress.eta_s is None else round(progress.eta_s, 1),
         )
+
+
+def _barriers(records: Sequence[Fetched]) -> int:
+    return sum(record.key == BARRIER for record in records)
 
 
 def apply_records(

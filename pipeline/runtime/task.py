@@ -208,9 +208,9 @@ class Task:
         self._compare(committed)
         self.state = "restoring"
         started = time.monotonic()
-        restored = await restore(
-            self._store, self._changelogs, self.partition, self._cluster.connection, self._restoring
-        )
+        ends = await producer.ends(self._changelogs, self.partition, self.now())
+        place = (self._store, self._changelogs, self.partition)
+        restored = await restore(*place, self._cluster.connection, self._restoring, at_least=ends)
         if restored:
             self._log.info("store.restored", records=restored, seconds=round(time.monotonic() - started, 3))
         self.next_offsets = await self._follower.seek(self.partition, committed)

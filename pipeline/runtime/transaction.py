@@ -9,7 +9,7 @@ transaction.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,12 +27,13 @@ from aiokafka.errors import (
 
 from pipeline.codec import Places, Sent
 from pipeline.errors import BrokerError
+from pipeline.headers import NO_HEADERS
 from pipeline.runtime.closing import stop_producer
 from pipeline.runtime.connection import MAX_BATCH_BYTES, Connection
 from pipeline.runtime.pace import Pace
 from pipeline.runtime.record_batch import batches
 
-__all__ = ["FencedError", "RecordRefusedError", "TransactionalProducer", "broker_errors"]
+__all__ = ["BARRIER", "FencedError", "RecordRefusedError", "TransactionalProducer", "broker_errors"]
 
 #: Answers of the broker that speak of the records themselves: repeating them cannot help.
 _ABOUT_RECORDS = (
@@ -47,6 +48,9 @@ _FENCED = (ProducerFenced, InvalidProducerEpoch)
 #: Errors of aiokafka that are no `KafkaError`: what a producer says that was fenced behind its back, and a
 #: consumer that was stopped.
 _NO_STATE = (IllegalOperation, ConsumerStoppedError)
+
+#: Key of the record, without a value, with which a task finds the end of a changelog; no entry has it.
+BARRIER = b""
 
 Ends = dict[tuple[str, int], int]
 
@@ -115,6 +119,23 @@ class TransactionalProducer:
                 ends = await self._send(places, offsets)
                 await self._producer.commit_transaction()
         return ends
+
+    async def ends(self, topics: Iterable[str], partition: int, at_ms: int) -> dict[str, int]:
+        """
+        Write `BARRIER` to *partition* of each of *topics*; returns the offsets behind it.
+
+        Only a leader takes a record. An end that is merely asked for may be told by a broker that was frozen
+        and does not know yet that it leads no more: what others took meanwhile would be forgotten.
+
+        Raises:
+            BrokerError: nothing is known of the outcome; drop this producer.
+        """
+        barrier: list[Sent] = [(at_ms, BARRIER, None, NO_HEADERS)]
+        places: Places = {(topic, partition): barrier for topic in topics}
+        ends = await self.commit(places, {}) if places else {}
+        if len(ends) < len(places):
+            raise BrokerError("committing a transaction: the offsets are not told")
+        return {topic: end for (topic, _), end in ends.items()}
 
     async def drop(self) -> None:
         """Give the producer up, whatever state it is in."""

@@ -13,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from structlog.testing import capture_logs
 
 from pipeline.runtime import connection, names, restore, store
+from pipeline.runtime.transaction import BARRIER
 from tests.broker.runtime_world import COUNTS, PARTITIONS, Running, World, running, until, until_it
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -51,8 +52,8 @@ def reasons(logs: Logs) -> list[str]:
 
 
 async def kept(world: World) -> int:
-    """Data records in the changelog."""
-    return len(await world.records(changelog(world)))
+    """Entries in the changelog, without what tasks write to find its end."""
+    return sum(record.key != BARRIER for record in await world.records(changelog(world)))
 
 
 async def first_offsets(world: World) -> dict[int, int]:
@@ -113,6 +114,24 @@ async def test_a_lost_disk_is_restored_in_full(kafka: str, tmp_path: Path) -> No
     assert restored(await logged(world, tmp_path / "lost", 0, 30)) == 0
     there = await kept(world)
     assert restored(await logged(world, tmp_path / "new", 30, 60)) == there >= 10
+    await counted(world, 60)
+
+
+async def test_an_end_that_is_told_too_low_is_not_believed(
+    kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that was frozen answers as if it still led; what it missed is restored all the same."""
+    world = World(kafka, tmp_path)
+    await world.prepare(world.stage())
+    await logged(world, tmp_path / "lost", 0, 30)
+    truth = AIOKafkaConsumer.end_offsets
+
+    async def before_all_that(consumer: AIOKafkaConsumer, places: list[TopicPartition]) -> Any:
+        return await (truth if consumer._group_id else AIOKafkaConsumer.beginning_offsets)(consumer, places)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AIOKafkaConsumer, "end_offsets", before_all_that)
+        await logged(world, tmp_path / "new", 30, 60)
     await counted(world, 60)
 
 
