@@ -10,12 +10,14 @@ import resource
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
 from typing import Any, final
 
 import msgspec
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import NodeNotReadyError
+from prometheus_client import Counter
 
 from pipeline import preflight, topology
 from pipeline.clients.opened import Clients
@@ -127,8 +129,12 @@ def _receiver(settings: Settings, cluster: Cluster, stack: AsyncExitStack) -> Re
     publisher = Publisher(cluster.connection, settings.receiver.produce_timeout_s)
     stack.push_async_callback(publisher.close)
 
+    @cache
+    def counter(product: str, status: int) -> Counter:
+        return cluster.metrics.webhooks.labels(product, str(status))
+
     def answered(product: str, status: int) -> None:
-        cluster.metrics.webhooks.labels(product, str(status)).inc()
+        counter(product, status).inc()
 
     return Receiver(settings, cluster.codec, publisher.publish, answered)
 
