@@ -280,6 +280,11 @@ class SinkSettings(_Part):
     open_interval_s: float = Field(900.0, gt=0, description="an open window is posted at most this often")
     contact_interval_s: float = Field(3_600.0, gt=0, description="a contact's fields likewise")
     expire_days: int = Field(30, ge=1, description="unposted for so long: dead letter")
+    unanswered_s: float = Field(
+        60.0,
+        ge=0,
+        description="so long an unanswered post may take effect: then the value is posted once more",
+    )
     dimensions: tuple[str, ...] = Field(("all", "tag"), description="kinds of dimensions that are posted")
 
 

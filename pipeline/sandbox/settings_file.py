@@ -43,7 +43,7 @@ def written(program: Program, folder: Path, *, bootstrap_servers: str = "", rece
             "grace_s": dev_grace_s(program.traffic.world.start_ms, program.options.closes_after_s)
         },
         "poll": {f"{name}_s": _POLL_S for name in _POLLED},
-        "sink": {"open_interval_s": 5.0, "contact_interval_s": 5.0},
+        "sink": {"open_interval_s": 5.0, "contact_interval_s": 5.0, "unanswered_s": 5.0},
         "sakari": {"base_url": program.servers.sakari_url, "requests_per_s": 100.0},
         "users": {"base_url": program.servers.users_url},
         "tenants": {

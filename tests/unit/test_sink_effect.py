@@ -166,6 +166,20 @@ async def test_what_can_be_mended_is_tried_again(status: int) -> None:
     assert place.dead_letters == []
 
 
+async def test_after_a_post_without_an_answer_the_value_is_posted_once_more() -> None:
+    """What nobody answered may take effect late, over a newer value: so the newest comes again after it."""
+    async with acme(unanswered_s=30.0) as (there, place, unit):
+        there.statuses = [504]
+        async with running(unit, place):
+            await until(lambda: any(each.attempts for each in place.pending))
+            place.feed(window(2, closed=True))
+            await until(lambda: _passing(place, lambda: place.posted))
+            assert [each.due_ms for each in place.pending] == [NOW_MS + 30_000]
+            place.now_ms = NOW_MS + 30_000
+            await until(lambda: _passing(place, lambda: len(place.posted) == 2))
+    assert (there.revisions, place.pending, place.queue) == ([1, 2, 2], [], [])
+
+
 async def test_retry_after_is_honoured() -> None:
     """Nothing is sent to a tenant before its API's wish is over."""
     async with acme() as (there, place, unit):

@@ -45,6 +45,7 @@ def unit(
         kinds=frozenset(settings.dimensions),
         open_interval_ms=round(settings.open_interval_s * 1000),
         contact_interval_ms=round(settings.contact_interval_s * 1000),
+        unanswered_ms=round(settings.unanswered_s * 1000),
     )
     effect = _Effect(Poster(plan, clients), breaker, settings.expire_days * _DAY_MS, jitter)
     return Unit(stage=stage(plan), effect=effect)

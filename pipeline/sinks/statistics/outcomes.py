@@ -2,7 +2,8 @@
 How an attempt to post ends, as changes of the state: pure, and applied to the newest state.
 
 While a value was on its way a newer one may have come. So each change compares versions first: only
-what was really posted, refused or given up is forgotten.
+what was really posted, refused or given up is forgotten. A request that nobody answered may take effect
+after the one that follows it: so what is posted meanwhile stays, to be posted once more.
 """
 
 import hashlib
@@ -38,7 +39,7 @@ def statistics_id(pending: Pending) -> str:
 
 
 def posted(read: Stores, pending: Pending, plan: Plan, *, at_ms: int, status: int) -> Outcome:
-    """The destination took it: forget it, and tell."""
+    """The destination took it: forget it, unless an older value may still arrive there, and tell."""
     done = msgspec.structs.replace(pending, attempts=pending.attempts + 1, status=status, error=None)
     mark = Put(POSTED, pending.key, Posted(version=pending.work.version, at_ms=at_ms))
     return Outcome(
@@ -81,8 +82,13 @@ def postponed(
     attempts: int,
     error: str | None,
     status: int | None,
+    unsure_until_ms: int = 0,
 ) -> Outcome:
-    """It could not be posted now: not before *due_ms* again. A newer value takes its place in the queue."""
+    """
+    It could not be posted now: not before *due_ms* again. A newer value takes its place in the queue.
+
+    Until *unsure_until_ms* the destination may still take it, though it did not answer.
+    """
     newest = read.get(PENDING, pending.key)
     if newest is None:
         return NOTHING
@@ -93,6 +99,7 @@ def postponed(
         attempts=attempts,
         error=error,
         status=status,
+        unsure_until_ms=max(newest.unsure_until_ms, unsure_until_ms),
     )
     return Outcome(writes=put(read, waiting))
 
@@ -101,10 +108,13 @@ def _forgotten(read: Stores, pending: Pending, plan: Plan, at_ms: int) -> tuple[
     newest = read.get(PENDING, pending.key)
     if newest is None:
         return ()
-    if newest.work.version == pending.work.version:
+    if newest.work.version != pending.work.version:
+        interval = plan.interval_ms(newest.work)
+        due_ms = at_ms + interval if interval else 0
+    elif newest.unsure_until_ms > at_ms:
+        due_ms = newest.unsure_until_ms
+    else:
         return removed(read, pending.key)
-    interval = plan.interval_ms(newest.work)
-    due_ms = at_ms + interval if interval else 0
     fresh = msgspec.structs.replace(newest, due_ms=due_ms, since_ms=0, attempts=0, error=None, status=None)
     return put(read, fresh)
 

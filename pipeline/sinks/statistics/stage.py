@@ -42,6 +42,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     kinds: frozenset[str]
     open_interval_ms: int
     contact_interval_ms: int
+    unanswered_ms: int  #: so long after it was given up, an unanswered request may still take effect
 
     def interval_ms(self, work: Work) -> int:
         """How long after a value the next one waits; a closed window does not."""
@@ -160,7 +161,10 @@ def _noted(plan: Plan, read: Stores, pending: Pending) -> tuple[Write, ...]:
     posted = read.get(POSTED, pending.key)
     waiting = read.get(PENDING, pending.key)
     if posted is not None and _covers(posted.version, pending.work):
-        return () if isinstance(pending.work, Window) else removed(read, pending.key)
+        if isinstance(pending.work, Window):
+            return ()
+        if waiting is None or not waiting.unsure_until_ms:
+            return removed(read, pending.key)
     due = 0 if posted is None else _due(plan, posted, pending.work)
     if waiting is None:
         return put(read, msgspec.structs.replace(pending, due_ms=due))

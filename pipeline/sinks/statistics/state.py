@@ -124,6 +124,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     due_ms: int = 0  #: not before; 0 is at once
     since_ms: int = 0  #: when it was first found due and could not be posted; 0 is not yet
     attempts: int = 0
+    unsure_until_ms: int = 0  #: until then a request that nobody answered may still take effect
     status: int | None = None  #: HTTP status of the last answer
     error: str | None = None  #: of the last attempt, masked
 

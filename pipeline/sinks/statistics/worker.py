@@ -15,7 +15,7 @@ import structlog
 
 from pipeline.clients.breaker import Breaker, Circuit, GiveUp, TryAgain, backoff_s, verdict
 from pipeline.effects import EffectContext
-from pipeline.errors import BrokerError, Rejected, UpstreamError
+from pipeline.errors import BrokerError, Rejected, Unavailable, UpstreamError
 from pipeline.logs import mask
 from pipeline.settings import BreakerSettings
 from pipeline.sinks.statistics import outcomes
@@ -175,6 +175,7 @@ class Worker:
             attempts=pending.attempts + 1,
             error=mask(str(error)),
             status=error.status if isinstance(error, Rejected) else None,
+            unsure_until_ms=now + self._poster.plan.unanswered_ms if isinstance(error, Unavailable) else 0,
         )
 
     def _stamp(self, pending: Pending, now: int) -> Callable[[Stores], Outcome]:
