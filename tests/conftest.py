@@ -6,11 +6,18 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 import structlog
+from hypothesis import HealthCheck, settings
 
 from pipeline.chaos import proxy
 from pipeline.runtime.broker_cluster import EmbeddedCluster, kept_ports
 from tests.broker.wire import Wire
 from tests.kafka_fixture import running_kafka
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile(
+    "unhurried", settings(), deadline=None, suppress_health_check=(HealthCheck.too_slow,)
+)
+settings.load_profile("unhurried")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
