@@ -114,6 +114,7 @@ class Connection:
             transaction_timeout_ms=self._runtime.transaction_timeout_ms,
             max_batch_size=MAX_BATCH_BYTES,
             max_request_size=1_048_576,
+            retry_backoff_ms=20,
         )
 
 

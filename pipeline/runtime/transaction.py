@@ -1,15 +1,16 @@
 """
 A task's transactional producer, and the one order in which a batch is committed.
 
-begin → send every batch of records, and the offsets beside them → gather every produce future → commit.
-aiokafka's ``commit_transaction`` ignores the results of the batches, hence the gathering before it. Any
-failure or timeout makes the producer worthless: it is dropped, never aborted and reused. The
-transactional id names the task, so starting the next producer fences this one and ends its open
-transaction.
+begin → send every batch of records → gather every produce future → offsets → commit. aiokafka's
+``commit_transaction`` ignores the results of the batches, hence the gathering. The offsets could go beside
+the records, but a broker refuses records (NotEnoughReplicas, to be tried again) while the coordinator is
+busy with the same transaction. Any failure or timeout makes the producer worthless: it is dropped, never
+aborted and reused. The transactional id names the task, so starting the next producer fences this one and
+ends its open transaction.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +32,7 @@ from pipeline.headers import NO_HEADERS
 from pipeline.runtime.closing import stop_producer
 from pipeline.runtime.connection import MAX_BATCH_BYTES, Connection
 from pipeline.runtime.pace import Pace
-from pipeline.runtime.record_batch import batches
+from pipeline.runtime.record_batch import RecordBatch, batches
 
 __all__ = ["BARRIER", "FencedError", "RecordRefusedError", "TransactionalProducer", "broker_errors"]
 
@@ -116,7 +117,9 @@ class TransactionalProducer:
         with broker_errors("committing a transaction"):
             async with asyncio.timeout(self._timeout_s):
                 await self._producer.begin_transaction()
-                ends = await self._send(places, offsets)
+                ends = await self._send(places)
+                if offsets:
+                    await self._producer.send_offsets_to_transaction(dict(offsets), self._group_id)
                 await self._producer.commit_transaction()
         return ends
 
@@ -141,13 +144,17 @@ class TransactionalProducer:
         """Give the producer up, whatever state it is in."""
         await stop_producer(self._producer)
 
-    async def _send(self, places: Places, offsets: Mapping[TopicPartition, int]) -> Ends:
+    async def _send(self, places: Places) -> Ends:
+        waiting = await _batched(places)
         sent: list[tuple[tuple[str, int], int, asyncio.Future[Any]]] = []
         try:
-            for place, records in places.items():
-                await self._send_to(place, records, sent)
-            if offsets:
-                await self._send_offsets(offsets, [future for _, _, future in sent])
+            # The first batch of every place at once, so that the coordinator is asked once for all of them:
+            # while it takes more in, the broker refuses records, which then wait to be tried again.
+            for place, (first, *_) in waiting:
+                await self._submit(place, first, sent)
+            for place, (_, *others) in waiting:
+                for batch in others:  # one after another: two pending ones to one partition race
+                    await self._submit(place, batch, sent)
             results = await asyncio.gather(*(future for _, _, future in sent))
         finally:
             for _, _, future in sent:
@@ -159,26 +166,20 @@ class TransactionalProducer:
             if metadata.offset >= 0  # a repeated batch that the broker knew already has none
         }
 
-    async def _send_offsets(
-        self, offsets: Mapping[TopicPartition, int], sent: Sequence[asyncio.Future[Any]]
-    ) -> None:
-        try:
-            await self._producer.send_offsets_to_transaction(dict(offsets), self._group_id)
-        except Exception:
-            for future in sent:  # a record that was refused meanwhile is why
-                if future.done():
-                    future.result()
-            raise
-
-    async def _send_to(
+    async def _submit(
         self,
         place: tuple[str, int],
-        records: Sequence[Sent],
+        batch: RecordBatch,
         sent: list[tuple[tuple[str, int], int, asyncio.Future[Any]]],
     ) -> None:
-        """Send *records* in batches, one after another: two pending ones to one partition race."""
-        pace = Pace()
-        for batch in batches(records, MAX_BATCH_BYTES):
-            future = await self._producer.send_batch(batch, place[0], partition=place[1])
-            sent.append((place, batch.record_count(), future))
-            await pace.breathe()
+        future = await self._producer.send_batch(batch, place[0], partition=place[1])
+        sent.append((place, batch.record_count(), future))
+
+
+async def _batched(places: Places) -> list[tuple[tuple[str, int], list[RecordBatch]]]:
+    pace = Pace()
+    made = []
+    for place, records in places.items():
+        made.append((place, list(batches(records, MAX_BATCH_BYTES))))
+        await pace.breathe()
+    return made

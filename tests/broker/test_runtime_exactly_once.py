@@ -35,7 +35,7 @@ class _DiesBeforeCommit:
 
     async def __call__(self, producer: TransactionalProducer, places: Places) -> Any:
         await producer._producer.begin_transaction()
-        await producer._send(places, {})
+        await producer._send(places)
         self.left -= 1
         raise BrokerError("died between the produce and the commit")
 
