@@ -325,8 +325,8 @@ def midway(one: Running) -> bool:
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Restore a few records at a time, so that there is a middle."""
-    monkeypatch.setattr(restore, "_FETCH_RECORDS", 10)
+    """Restore one record at a time, so that there is a middle that outlasts a rebalance."""
+    monkeypatch.setattr(restore, "_FETCH_RECORDS", 1)
 
 
 @pytest.fixture(params=["loaded", "applied"])
