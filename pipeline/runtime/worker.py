@@ -8,7 +8,8 @@ deadline; a second signal cancels.
 import asyncio
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import structlog
@@ -107,8 +108,10 @@ class Worker:
                 will be done again; of a `Stuck` where a stage makes no progress; else of what no group or
                 service could handle.
         """
-        gc.freeze()  # what was imported and assembled stays for good
-        gc.set_threshold(*_COLLECT_AFTER)
+        with _seldom_collecting():
+            await self._run()
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             jobs = [
                 tasks.create_task(group.run(), name=f"group {name}") for name, group in self.groups.items()
@@ -146,6 +149,19 @@ class Worker:
             await asyncio.sleep(_MEASURE_S)
             self.loop_lag_s = time.monotonic() - before - _MEASURE_S
             self._cluster.metrics.loop_lag.set(self.loop_lag_s)
+
+
+@contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    """Look for garbage seldom, and not among what was imported and assembled before."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
