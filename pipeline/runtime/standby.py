@@ -10,7 +10,6 @@ for each moment of work the event loop has three for others.
 import asyncio
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import structlog
@@ -19,7 +18,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from pipeline.errors import BrokerError
 from pipeline.runtime.closing import stop_consumer
 from pipeline.runtime.cluster import Cluster
-from pipeline.runtime.store import LocalStore, StoreError, off_loop
+from pipeline.runtime.restore import apply_records, check_range
+from pipeline.runtime.store import LocalStore, off_loop
 from pipeline.runtime.transaction import broker_errors
 from pipeline.stage import Stage
 
@@ -176,9 +176,8 @@ class Copies:
     async def _check_range(self, place: TopicPartition, begin: int, end: int) -> None:
         async with self._moving:
             store = self._stores.get(place.partition)
-            kept = store.offsets.get(place.topic, 0) if store is not None else 0
-            if store is not None and (kept > end or 0 < kept < begin):
-                await off_loop(partial(store.wipe, f"offset {kept} of {place.topic} is not in {begin}–{end}"))
+            if store is not None:
+                await check_range(store, place.topic, begin, end)
 
     async def _step(self, consumer: AIOKafkaConsumer) -> None:
         # never cancelled but with its consumer: it returns by itself
@@ -194,15 +193,8 @@ class Copies:
 
     def _apply(self, place: TopicPartition, records: list[Any]) -> None:
         store = self._stores.get(place.partition)
-        if store is None:
-            return  # it has been taken
-        prefix = self._changelogs[place.topic].encode() + b"\0"
-        entries = [(prefix + record.key, record.value) for record in records if record.key is not None]
-        try:
-            store.apply(entries, {place.topic: records[-1].offset + 1})
-        except StoreError as error:
-            store.condemn(str(error))
-            raise
+        if store is not None:  # or it has been taken
+            apply_records(store, self._changelogs[place.topic], place.topic, records)
 
     async def _measure(self, consumer: AIOKafkaConsumer) -> None:
         """Show how far behind each copy is, and note from time to time that it is up to date."""
