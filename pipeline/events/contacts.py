@@ -1,7 +1,21 @@
 """The person on both systems (``contacts.enriched``) and what they did (``activity.enriched``)."""
 
+from typing import Annotated
+
 import msgspec
 
+from pipeline.events.fields import (
+    ContactKey,
+    Country,
+    Email,
+    Firstname,
+    Lastname,
+    Mobile,
+    Tenant,
+    at,
+    choice,
+    doc,
+)
 from pipeline.events.other import SourceEvent
 from pipeline.events.sakari import SakariFact
 from pipeline.events.users import UsersFact
@@ -21,48 +35,58 @@ class ContactTag(msgspec.Struct, frozen=True, kw_only=True):
     ``folded`` is it trimmed and case-folded, what names are compared by.
     """
 
-    name: str
-    folded: str
-    systems: tuple[str, ...]  #: ``sakari``, ``users``; sorted
-    tag_id: str | None = None
-    location_id: str | None = None
-    colour: str | None = None
-    description: str | None = None
+    name: Annotated[str, doc("Its name", "VIP", personal="none")]
+    folded: Annotated[str, doc("Its name, trimmed and case-folded", "vip", personal="none")]
+    systems: Annotated[tuple[str, ...], doc("Where it stands, sorted", ["sakari", "users"], personal="none")]
+    tag_id: Annotated[
+        str | None, doc("Location tag that it matches", "79fbd11e5d726cbb170dd3ea", personal="none")
+    ] = None
+    location_id: Annotated[
+        str | None, doc("Location of that tag", "ct879RBiJHkPI19NH5nT", personal="none")
+    ] = None
+    colour: Annotated[str | None, doc("Colour of that tag", "#c0392b", personal="none")] = None
+    description: Annotated[
+        str | None, doc("What that tag is for", "Answers within the hour", personal="none")
+    ] = None
 
 
 class NativeContact(msgspec.Struct, frozen=True, kw_only=True):
     """One system's own contact that the person consists of."""
 
-    system: str  #: ``sakari`` or ``users``
-    account_id: str  #: Sakari account or Users API location
-    contact_id: str
-    updated_at: Time | None = None
+    system: Annotated[str, choice("Which system", "sakari", "users")]
+    account_id: Annotated[
+        str, doc("Sakari account or Users API location", "6b2a54fc7d6a626848ce44b3", personal="none")
+    ]
+    contact_id: Annotated[str, doc("Its id there", "d1ad8558c56b41a196d9f80e", personal="pseudonym")]
+    updated_at: Annotated[Time | None, at("When it last changed there")] = None
 
 
 @registered("contacts.enriched.v1")
 class EnrichedContact(msgspec.Struct, frozen=True, kw_only=True):
     """A person, joined over both systems by contact key; the newest ``updated_at`` leads the names."""
 
-    tenant: str
-    contact_key: str
-    first_name: str | None = None  #: personal data, as are the next four
-    last_name: str | None = None
-    email: str | None = None
-    mobile: str | None = None  #: E.164
-    country: str | None = None
-    natives: tuple[NativeContact, ...] = ()  #: sorted by system, account, id
-    tags: tuple[ContactTag, ...] = ()  #: sorted by folded name, then tag id
-    opted_out: bool = False  #: on Sakari
-    dnd: bool = False  #: on the Users API
-    updated_at: Time | None = None  #: the newest of the natives
+    tenant: Tenant
+    contact_key: ContactKey
+    first_name: Firstname | None = None
+    last_name: Lastname | None = None
+    email: Email | None = None
+    mobile: Mobile | None = None
+    country: Country | None = None
+    natives: Annotated[
+        tuple[NativeContact, ...], doc("Contacts the person consists of, sorted by system, account, id")
+    ] = ()
+    tags: Annotated[tuple[ContactTag, ...], doc("Sorted by folded name, then tag id")] = ()
+    opted_out: Annotated[bool, doc("Wants no messages on Sakari")] = False
+    dnd: Annotated[bool, doc("Wants no SMS on the Users API")] = False
+    updated_at: Annotated[Time | None, at("When the newest of the natives changed")] = None
 
 
 @registered("activity.enriched.v1")
 class Activity(msgspec.Struct, frozen=True, kw_only=True):
     """One fact with the contact and its tags as they were known when it was enriched."""
 
-    tenant: str
-    contact_key: str
-    fact_id: str  #: ``ce_id`` of the fact
-    event: Fact
-    contact: EnrichedContact | None = None
+    tenant: Tenant
+    contact_key: ContactKey
+    fact_id: Annotated[str, doc("``ce_id`` of the fact", "ab" * 32, personal="none")]
+    event: Annotated[Fact, doc("The fact; its field ``type`` says which")]
+    contact: Annotated[EnrichedContact | None, doc("The person; null where none was known")] = None

@@ -1,9 +1,11 @@
 """Facts of products that only the settings know (topic ``sources.events``)."""
 
+from typing import Annotated
+
 import msgspec
 
+from pipeline.events.fields import Body, OccurredAt, Tenant, doc
 from pipeline.events.wire import registered
-from pipeline.instants import Time
 
 __all__ = ["SourceEvent"]
 
@@ -14,9 +16,9 @@ class SourceEvent(
 ):
     """An event of a product configured under ``sources`` in the settings."""
 
-    tenant: str
-    source: str  #: its name in the settings
-    event_type: str
-    event_id: str
-    occurred_at: Time
-    body: str  #: the JSON as it came; personal data
+    tenant: Tenant
+    source: Annotated[str, doc("The product's name in the settings", "survey", personal="none")]
+    event_type: Annotated[str, doc("Its type, as the product names it", "scored", personal="none")]
+    event_id: Annotated[str, doc("Its id, as the product gives it", "evt_27", personal="none")]
+    occurred_at: OccurredAt
+    body: Body
