@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import msgspec
 
 from pipeline.errors import RecordError
-from pipeline.events import TYPES, Received, ce_type
+from pipeline.events import TYPES, Activity, Received, ce_type, with_unknown_fact
 from pipeline.headers import Header
 from pipeline.instants import Time, parse, to_ms
 from pipeline.partitioning import partition_of
@@ -202,7 +202,9 @@ def _reader(topic: Topic, partition: int, decoders: Mapping[str, msgspec.json.De
         try:
             value = typed.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RecordError("invalid-value", f"no {type_}: {error}") from error
+            value = with_unknown_fact(raw) if typed.type is Activity else None
+            if value is None:
+                raise RecordError("invalid-value", f"no {type_}: {error}") from error
         if typed.check is not None:
             typed.check(value, key)
         return value
@@ -255,9 +257,10 @@ def _untyped(topic: Topic, type_: str, raw: bytes | None, headers: Mapping[str, 
 class _Typed:
     """How values of one type are read from one topic."""
 
-    __slots__ = ("check", "decode")
+    __slots__ = ("check", "decode", "type")
 
     def __init__(self, decoder: msgspec.json.Decoder[Any], topic: Topic) -> None:
+        self.type = decoder.type
         self.decode = decoder.decode
         self.check = None if topic.name == "statistics.posted" else _check(decoder.type)
 

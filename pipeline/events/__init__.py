@@ -1,6 +1,14 @@
 """Every event type: the wire contract. Import the structs from here."""
 
-from pipeline.events.contacts import Activity, ContactTag, EnrichedContact, Fact, NativeContact
+from pipeline.events.contacts import (
+    Activity,
+    ContactTag,
+    EnrichedContact,
+    Fact,
+    NativeContact,
+    UnknownFact,
+    with_unknown_fact,
+)
 from pipeline.events.engagement import ContactEngagement, Measures, Partial, Ratios, WindowMetrics
 from pipeline.events.operations import Fingerprint, PollState, PostedStatistics, Received, Tick, Token
 from pipeline.events.other import SourceEvent
@@ -77,6 +85,7 @@ __all__ = [
     "StatisticsSnapshot",
     "Tick",
     "Token",
+    "UnknownFact",
     "User",
     "UsersContact",
     "UsersContactDndUpdated",
@@ -88,4 +97,5 @@ __all__ = [
     "UsersOther",
     "WindowMetrics",
     "ce_type",
+    "with_unknown_fact",
 ]

@@ -1,16 +1,18 @@
 """The person on both systems (``contacts.enriched``) and what they did (``activity.enriched``)."""
 
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
 from pipeline.events.fields import (
+    Body,
     ContactKey,
     Country,
     Email,
     Firstname,
     Lastname,
     Mobile,
+    OccurredAt,
     Tenant,
     at,
     choice,
@@ -19,12 +21,30 @@ from pipeline.events.fields import (
 from pipeline.events.other import SourceEvent
 from pipeline.events.sakari import SakariFact
 from pipeline.events.users import UsersFact
-from pipeline.events.wire import registered
+from pipeline.events.wire import UNKNOWN, registered
 from pipeline.instants import Time
 
-__all__ = ["Activity", "ContactTag", "EnrichedContact", "Fact", "NativeContact"]
+__all__ = [
+    "Activity",
+    "ContactTag",
+    "EnrichedContact",
+    "Fact",
+    "NativeContact",
+    "UnknownFact",
+    "with_unknown_fact",
+]
 
-Fact = SakariFact | UsersFact | SourceEvent
+
+class UnknownFact(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type", tag=UNKNOWN):
+    """A fact of a type that came after this version: readers skip it, or take it from its JSON."""
+
+    tenant: Tenant
+    occurred_at: OccurredAt
+    fact_type: Annotated[str, doc("Its ``type``", "sakari.message.read.v1", personal="none")]
+    body: Body
+
+
+Fact: TypeAlias = SakariFact | UsersFact | SourceEvent | UnknownFact
 
 
 class ContactTag(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,3 +110,46 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
     fact_id: Annotated[str, doc("``ce_id`` of the fact", "ab" * 32, personal="none")]
     event: Annotated[Fact, doc("The fact; its field ``type`` says which")]
     contact: Annotated[EnrichedContact | None, doc("The person; null where none was known")] = None
+
+
+class _AnyFact(msgspec.Struct):
+    """What every fact has, whatever its type."""
+
+    type: str
+    tenant: str
+    occurred_at: Time
+
+
+class _AnyActivity(msgspec.Struct):
+    """An `Activity` whose fact is not looked into."""
+
+    tenant: str
+    contact_key: str
+    fact_id: str
+    event: msgspec.Raw
+    contact: EnrichedContact | None = None
+
+
+_ANY_FACT = msgspec.json.Decoder(_AnyFact)
+_ANY_ACTIVITY = msgspec.json.Decoder(_AnyActivity)
+_KNOWN: frozenset[Any] = frozenset(member.__struct_config__.tag for member in Fact.__args__)
+
+
+def with_unknown_fact(raw: bytes) -> Activity | None:
+    """The `Activity` in *raw*, which could not be read; None unless that was for its fact's type alone."""
+    try:
+        told = _ANY_ACTIVITY.decode(raw)
+        fact = _ANY_FACT.decode(told.event)
+        body = bytes(told.event).decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if fact.type in _KNOWN:
+        return None
+    event = UnknownFact(tenant=fact.tenant, occurred_at=fact.occurred_at, fact_type=fact.type, body=body)
+    return Activity(
+        tenant=told.tenant,
+        contact_key=told.contact_key,
+        fact_id=told.fact_id,
+        event=event,
+        contact=told.contact,
+    )

@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-__all__ = ["TYPES", "Text", "ce_type", "registered"]
+__all__ = ["TYPES", "UNKNOWN", "Text", "ce_type", "registered"]
 
 S = TypeVar("S", bound=type[msgspec.Struct])
 
 #: ``ce_type`` -> the struct that its values are decoded to
 TYPES: dict[str, type[msgspec.Struct]] = {}
+#: The tag of a union's member that stands for all that this version does not know.
+UNKNOWN = "unknown"
 _NAMES: dict[type[msgspec.Struct], str] = {}
 
 

@@ -21,6 +21,7 @@ from pipeline.events import (
     MessageSent,
     MessageStatusChanged,
     Tick,
+    UnknownFact,
     UsersContactDndUpdated,
     UsersMessageReceived,
 )
@@ -316,6 +317,15 @@ def test_a_bad_activity_is_dead_lettered_as_what_it_is(
     driver.send("activity.enriched", key, Activity(tenant="acme", contact_key=KEY, fact_id="f", event=fact))
     driver.run()
     assert reasons(driver) == [reason]
+    assert driver.state("engagement") == {}
+
+
+def test_a_fact_of_a_later_version_is_put_aside(driver: Driver) -> None:
+    """It counts after the upgrade, when it is put back; until then nothing of it is in the sums."""
+    fact = UnknownFact(tenant="acme", occurred_at=from_ms(EPOCH_MS), fact_type="later.v1", body="{}")
+    driver.send("activity.enriched", KEY, Activity(tenant="acme", contact_key=KEY, fact_id="f", event=fact))
+    driver.run()
+    assert reasons(driver) == [b"unknown-fact"]
     assert driver.state("engagement") == {}
 
 

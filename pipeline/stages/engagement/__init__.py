@@ -55,6 +55,7 @@ from pipeline.events import (
     MessageSent,
     MessageStatusChanged,
     Tick,
+    UnknownFact,
     UsersContactDndUpdated,
 )
 from pipeline.stage import Event, Outcome, Posted, Stage, Stores
@@ -63,6 +64,12 @@ from pipeline.stages.engagement.ledger import Ledger, Terms
 from pipeline.stages.engagement.state import BOOKINGS, CLOCK, CONTACTS, MEMBERS, SEEN, SHARES, TIMELINES
 
 __all__ = ["stage"]
+
+
+def _refuse(_: Ledger, fact: UnknownFact) -> None:
+    """What a later version tells must not be missing from the sums: it is put back after the upgrade."""
+    raise RecordError("unknown-fact", f"{fact.fact_type} is newer than this version of the stage")
+
 
 #: What counts each fact; others feed no measure: lists, moves, what the Users API sent, what is not modelled.
 COUNTED: Mapping[type, Callable[[Ledger, Any], None]] = {
@@ -75,6 +82,7 @@ COUNTED: Mapping[type, Callable[[Ledger, Any], None]] = {
     ConversationStarted: happenings.count_conversation,
     ConversationClosed: happenings.count_conversation,
     UsersContactDndUpdated: happenings.count_dnd,
+    UnknownFact: _refuse,
 }
 
 
