@@ -31,6 +31,7 @@ from pipeline.checked_yaml import (
 )
 from pipeline.errors import ConfigError
 from pipeline.events import TYPES
+from pipeline.events.personal import direct
 
 __all__ = ["Changelogs", "PartitionedBy", "Profile", "Topic", "Topics", "load", "path"]
 
@@ -66,7 +67,7 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
     retention_ms: int | None = None  #: None: records are kept as long as they are the last of their key
     partitions: int | None = None  #: None: the profile's
     read: Literal["partition", "whole"] = "partition"  #: whole: each consumer reads all partitions
-    personal: tuple[str, ...] = ()  #: dotted paths of value fields that hold personal data; * for all
+    personal: tuple[str, ...] = ()  #: dotted paths of value fields that tell of a person; * for all
     producers: tuple[str, ...] = ()
     consumers: tuple[str, ...] = ()
 
@@ -262,6 +263,9 @@ def _check_topic(findings: Findings, entry: Entry) -> None:
             findings.note(each.node, each.where, told)
     if len(types) > 1 and "raw" in [each.value for each in types]:
         findings.note(entry.node, f"{entry.where}.types", "raw stands alone")
+    if "raw" not in [each.value for each in types] and "personal" in names_in(entry.node):
+        told = "is said by the fields of the types, in pipeline.events; allowed: with types [raw] only"
+        findings.note(entry.node, f"{entry.where}.personal", told)
     _check_retention(findings, entry)
 
 
@@ -306,7 +310,14 @@ def _topic(values: dict[str, Any]) -> Topic:
     del fields["retention"]
     for name in ("types", "personal", "producers", "consumers"):
         fields[name] = tuple(entry.value for entry in fields[name])
+    if fields["types"] != ("raw",):
+        fields["personal"] = _personal(fields["types"])
     return Topic(**fields)
+
+
+def _personal(types: Iterable[str]) -> tuple[str, ...]:
+    """The paths that tell of a person in any of *types*, each once."""
+    return tuple(dict.fromkeys(path for name in types for path in direct(TYPES[name])))
 
 
 def _redrive(values: dict[str, Any]) -> list[Topic]:

@@ -60,8 +60,9 @@ def doc(
 
 def choice(description: str, *known: str) -> Meta:
     """Annotates a text that is one of *known* today; later ones may be added, which readers must expect."""
-    extra = {"x-known-values": list(known), "x-personal-data": "none"}
-    return Meta(description=description, examples=list(known[:1]), extra_json_schema=extra)
+    values = [str(each) for each in known]
+    extra = {"x-known-values": values, "x-personal-data": "none"}
+    return Meta(description=description, examples=values[:1], extra_json_schema=extra)
 
 
 def at(description: str) -> Meta:

@@ -88,6 +88,12 @@ RULES = (
         ("aiokafka",),
         "a contract",
     ),
+    Rule(
+        "pipeline.contracts",
+        ("pipeline.checked_yaml", "pipeline.errors", "pipeline.events", "pipeline.topics"),
+        ("aiokafka", "aiohttp", "asyncio"),
+        "what is promised can be told and checked without a cluster or settings",
+    ),
     Rule("pipeline.checked_yaml", ("pipeline.errors",), ("aiokafka",), "it reads any YAML"),
     Rule(
         "pipeline.runtime",

@@ -10,6 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.topics import Topics, _parsed, load, path
 
 GOOD = path().read_text()
+PERSONAL = ("message.text", "message.country", "error", "body")
 
 
 def problems(tmp_path: Path, *changes: tuple[str, str]) -> list[str]:
@@ -40,7 +41,7 @@ def test_a_topic_is_read_whole(topics: Topics) -> None:
     """Every field of an entry is there, durations in milliseconds, lists as tuples."""
     events = topics["sakari.events"]
     assert (events.key, events.partitioned_by, events.cleanup) == ("contact key", "key", ("delete",))
-    assert (events.retention_ms, events.personal) == (90 * 86_400_000, ("message.text", "body"))
+    assert (events.retention_ms, events.personal) == (90 * 86_400_000, PERSONAL)
     assert (events.is_table, events.by_prefix, events.partitions) == (False, False, None)
 
 
@@ -108,7 +109,8 @@ def test_all_problems_are_told_at_once_in_order(tmp_path: Path) -> None:
         ("retention: 90d", "retentoin: 90d", "retentoin: unknown field; did you mean 'retention'"),
         ("retention: 90d", "retention: 90", "retention: '90' has the wrong type; allowed"),
         ("retention: 90d", "retention: 1.5h", "'1.5h' is no duration; allowed: a whole number and a unit"),
-        ("retention: 90d", "personal: []", "retention: is missing; cleanup"),
+        ("retention: 90d", "partitions: 3", "retention: is missing; cleanup"),
+        ("retention: 90d", "personal: [body]", "personal: is said by the fields of the types"),
         ("key: contact key", "key: 7", "key: '7' has the wrong type; allowed: text"),
         ("key: contact key", "key:", "key: nothing has the wrong type"),
         ("owner: pipeline", "partitions: 0", "partitions: 0 is not allowed; allowed: a"),
