@@ -73,7 +73,7 @@ class Fetched(Protocol):
     @property
     def value(self) -> bytes | None: ...  # noqa: D102
     @property
-    def headers(self) -> Iterable[Header]: ...  # noqa: D102
+    def headers(self) -> Sequence[Header]: ...  # noqa: D102
 
 
 class Record(NamedTuple):
@@ -186,7 +186,10 @@ Read: TypeAlias = Callable[[Fetched], Event[Any]]
 def _reader(topic: Topic, partition: int, decoders: Mapping[str, msgspec.json.Decoder[Any]]) -> Read:
     name = topic.name
     only_type = topic.types[0] if len(topic.types) == 1 else ""
-    known = {type_: _Typed(decoders[type_], topic) for type_ in topic.types if type_ in decoders}
+    known = {
+        type_.encode(): _Typed(type_, decoders[type_], topic) for type_ in topic.types if type_ in decoders
+    }
+    only = known.get(only_type.encode())
 
     # A record of a public topic that comes without a trace begins one, which its place tells apart.
     begun = (
@@ -195,44 +198,40 @@ def _reader(topic: Topic, partition: int, decoders: Mapping[str, msgspec.json.De
         else ""
     )
 
-    def valued(record: Fetched, headers: Mapping[str, bytes], type_: str, key: str) -> Any:
-        raw, typed = record.value, known.get(type_)
-        if raw is None or typed is None:
-            return _untyped(topic, type_, raw, headers)
-        try:
-            value = typed.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            value = with_unknown_fact(raw) if typed.type is Activity else None
-            if value is None:
-                raise RecordError("invalid-value", f"no {type_}: {error}") from error
-        if typed.check is not None:
-            typed.check(value, key)
-        return value
-
     def read(record: Fetched) -> Event[Any]:
-        key = _key(name, record.key)
-        headers = dict(record.headers)
+        raw_key, raw, headers = record.key, record.value, dict(record.headers)
+        try:
+            key = raw_key.decode()  # type: ignore[union-attr]  # told of below
+        except (AttributeError, UnicodeDecodeError):
+            raise _unusable_key(name, raw_key) from None
+        get = headers.get
+        raw_type = get("ce_type")
+        typed = known.get(raw_type) if raw_type else only
+        if raw is None or typed is None:
+            value = _untyped(topic, _text(raw_type) or only_type, raw, headers)
+        else:
+            try:
+                value = typed.decode(raw)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                value = typed.rescued(raw, error)
+            if typed.check is not None:
+                typed.check(value, key)
         if not headers:
-            value = valued(record, headers, only_type, key)
             offset = record.offset
-            place = f"{name}/{partition}/{offset}"
-            trace = f"{begun}{offset:016x}-{offset + 1:016x}-01"
             return Event(
                 topic=name,
                 key=key,
                 value=value,
                 type=only_type,
-                id=place,
+                id=f"{name}/{partition}/{offset}",
                 received_at=record.timestamp,
-                traceparent=trace,
+                traceparent=f"{begun}{offset:016x}-{offset + 1:016x}-01",
             )
-        get = headers.get
-        type_ = _text(get("ce_type")) or only_type
         return Event(
             topic=name,
             key=key,
-            value=valued(record, headers, type_, key),
-            type=type_,
+            value=value,
+            type=typed.name if typed else _text(raw_type) or only_type,
             id=_text(get("ce_id")) or f"{name}/{partition}/{record.offset}",
             received_at=record.timestamp,
             occurred_at=Time(_text(get("ce_time"))),
@@ -257,12 +256,25 @@ def _untyped(topic: Topic, type_: str, raw: bytes | None, headers: Mapping[str, 
 class _Typed:
     """How values of one type are read from one topic."""
 
-    __slots__ = ("check", "decode", "type")
+    __slots__ = ("_type", "check", "decode", "name")
 
-    def __init__(self, decoder: msgspec.json.Decoder[Any], topic: Topic) -> None:
-        self.type = decoder.type
+    def __init__(self, name: str, decoder: msgspec.json.Decoder[Any], topic: Topic) -> None:
+        self.name = name
+        self._type = decoder.type
         self.decode = decoder.decode
         self.check = None if topic.name == "statistics.posted" else _check(decoder.type)
+
+    def rescued(self, raw: bytes, error: Exception) -> Any:
+        """
+        What of *raw* can be read although decoding it ended with *error*: a fact of a type to come.
+
+        Raises:
+            RecordError: nothing can.
+        """
+        value = with_unknown_fact(raw) if self._type is Activity else None
+        if value is None:
+            raise RecordError("invalid-value", f"no {self.name}: {error}") from error
+        return value
 
 
 #: Refuses a value that its key does not belong to: stages find a record's state by its key.
@@ -297,13 +309,10 @@ def _others(headers: Mapping[str, bytes]) -> Mapping[str, str]:
     return {name: text for name, text in text_headers(headers.items()).items() if name not in _KNOWN}
 
 
-def _key(topic: str, key: bytes | None) -> str:
+def _unusable_key(topic: str, key: bytes | None) -> RecordError:
     if key is None:
-        raise RecordError("no-key", f"a record of {topic} must have a key")
-    try:
-        return key.decode()
-    except UnicodeDecodeError as error:
-        raise RecordError("wrong-key", "the key is no UTF-8 text") from error
+        return RecordError("no-key", f"a record of {topic} must have a key")
+    return RecordError("wrong-key", "the key is no UTF-8 text")
 
 
 def _received(body: bytes, headers: Mapping[str, str]) -> Received:

@@ -6,19 +6,19 @@ https://kafka.apache.org/43/implementation/message-format, "Record" and "Record 
 each header the length and bytes of its name and of its value; lengths are zigzag varints, -1 is null.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import final
 
-__all__ = ["COMMON", "NO_HEADERS", "VARINTS", "Header", "decoded", "encoded", "named", "varint"]
+__all__ = ["NO_HEADERS", "VARINTS", "Header", "Lengths", "decoded", "encoded", "named"]
 
 Header = tuple[str, bytes]
 
+#: What stands before longer values is seldom needed, and not remembered.
+_COMMON = 1 << 13
 
-def varint(number: int) -> bytes:
+
+def _varint(number: int) -> bytes:
     """*number* as a zigzag varint, the least significant seven bits first."""
-    return VARINTS[number] if -1 <= number < COMMON else _computed(number)
-
-
-def _computed(number: int) -> bytes:
     rest = (number << 1) ^ (number >> 63)
     digits = bytearray()
     while rest > 0x7F:
@@ -28,29 +28,39 @@ def _computed(number: int) -> bytes:
     return bytes(digits)
 
 
-#: Those from 0 on that take two bytes at most.
-COMMON = 1 << 13
+@final
+class Lengths(dict[int, bytes]):
+    """Length of a value, -1 for null -> *before* and that length as a varint."""
 
-#: The varints of what is most often needed: of 0 and above, and last that of -1.
-VARINTS: Sequence[bytes] = (*map(_computed, range(COMMON)), _computed(-1))
+    def __init__(self, before: bytes = b"") -> None:
+        super().__init__()
+        self._before = before
+
+    def __missing__(self, length: int) -> bytes:
+        made = self._before + _varint(length)
+        if -1 <= length < _COMMON:
+            self[length] = made
+        return made
+
+
+#: Number -> its varint.
+VARINTS: Mapping[int, bytes] = Lengths()
 
 #: What a record without headers has.
 NO_HEADERS = VARINTS[0]
 
-_NULL = varint(-1)
 
-
-def named(name: str) -> bytes:
-    """What stands before the length and bytes of the value of header *name*."""
+def named(name: str) -> Lengths:
+    """What stands before the value of header *name*, by its length."""
     text = name.encode()
-    return varint(len(text)) + text
+    return Lengths(VARINTS[len(text)] + text)
 
 
 def encoded(headers: Sequence[Header]) -> bytes:
     """*headers*, their count included."""
-    parts = [varint(len(headers))]
+    parts = [VARINTS[len(headers)]]
     for name, value in headers:
-        parts += (named(name), _NULL if value is None else varint(len(value)) + value)
+        parts += (named(name)[-1 if value is None else len(value)], value or b"")
     return b"".join(parts)
 
 

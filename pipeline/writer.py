@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import msgspec
 
 from pipeline.errors import RecordError
-from pipeline.headers import COMMON, VARINTS, Header, decoded, encoded, named, varint
+from pipeline.headers import VARINTS, Header, decoded, encoded, named
 from pipeline.instants import from_ms
 from pipeline.stage import Emit, Event
 from pipeline.topics import Topic
@@ -40,10 +40,9 @@ _REMEMBERED_LENGTH = 256
 #: Up to so many characters no record is too large, whatever they take in bytes.
 _SURELY_SMALL_BYTES = MAX_RECORD_BYTES // 4
 
-#: The parts of a public topic's headers that are the same for all, in Kafka's bytes.
-_EIGHT, _NINE = varint(8), varint(9)
-_SUBJECT, _TRACE, _ID = named("ce_subject"), named("traceparent"), named("ce_id")
-_DIGEST_LENGTH = varint(64)
+#: What stands before the values of a public topic's headers, in Kafka's bytes.
+_TIME, _SUBJECT, _TRACE, _ID = map(named, ("ce_time", "ce_subject", "traceparent", "ce_id"))
+_EIGHT, _NINE = VARINTS[8], VARINTS[9]
 _BACKFILL = encoded([("backfill", b"true")])[1:]
 
 
@@ -148,10 +147,11 @@ class Writer:
                 _check_size(emit.topic, sent)
             for partition in target.remembered.get(key) or target.placed(key):
                 place = (emit.topic, partition)
-                if place in places:
-                    places[place].append(sent)
-                else:
+                waiting = places.get(place)
+                if waiting is None:
                     places[place] = [sent]
+                else:
+                    waiting.append(sent)
 
     def _target(self, topic: str) -> "_Target":
         target = self._targets[topic] = _Target(self._codec, topic, self._stage)
@@ -178,46 +178,41 @@ class _Target:
             time = (emit.occurred_at or from_ms(cause.received_at)).encode()
             subject = (emit.subject or emit.key).encode()
             trace = (cause.traceparent or new_traceparent(cause.id.encode())).encode()
+            id_ = (emit.id or self._derived(emit, cause, raw, index)).encode()
             made = b"".join(
                 (
                     _NINE if cause.backfill else _EIGHT,
                     self._constant.get(type(emit.value)) or self._learn(emit.value),
-                    VARINTS[len(time)] if len(time) < COMMON else varint(len(time)),
+                    _TIME[len(time)],
                     time,
-                    _SUBJECT,
-                    VARINTS[len(subject)] if len(subject) < COMMON else varint(len(subject)),
+                    _SUBJECT[len(subject)],
                     subject,
-                    _TRACE,
-                    VARINTS[len(trace)] if len(trace) < COMMON else varint(len(trace)),
+                    _TRACE[len(trace)],
                     trace,
-                    _ID,
-                    self._identifier(emit, cause, raw, index),
+                    _ID[len(id_)],
+                    id_,
                     _BACKFILL if cause.backfill else b"",
                 )
             )
         return _with_own(made, emit.headers) if emit.headers else made
 
-    def _identifier(self, emit: Emit, cause: Event[Any], raw: bytes | None, index: int) -> bytes:
-        """The value of ``ce_id`` after its length."""
-        if emit.id:
-            given = emit.id.encode()
-            return varint(len(given)) + given
+    def _derived(self, emit: Emit, cause: Event[Any], raw: bytes | None, index: int) -> str:
+        """The ``ce_id`` that follows from what is told."""
         if self._is_table:
             text = f"{emit.key}|{sha256(raw or b'').hexdigest()}"
         else:
             text = f"{self._stage}|{cause.id}|{emit.topic}|{index}"
-        return _DIGEST_LENGTH + sha256(text.encode()).hexdigest().encode()
+        return sha256(text.encode()).hexdigest()
 
     def _learn(self, value: Any) -> bytes:
-        """What is the same for all values of *value*'s type, up to the length of the time."""
+        """What is the same for all values of *value*'s type."""
         constant = (
             ("ce_specversion", b"1.0"),
             ("ce_type", self._codec.type_of(value, self._topic).encode()),
             ("ce_source", f"/{self._codec.application_id}/{self._stage}".encode()),
             ("content-type", b"application/json"),
         )
-        made = encoded(constant)[1:] + named("ce_time")
-        self._constant[type(value)] = made
+        made = self._constant[type(value)] = encoded(constant)[1:]
         return made
 
     def placed(self, key: str) -> Sequence[int]:

@@ -258,21 +258,26 @@ class Processor:
 
     def _take_all(self, topic: str, records: Sequence[Fetched]) -> None:
         read, step, layers, write = self._reader(topic), self.stage.step, self.layers, self._write
-        for record in records:
-            try:
-                event = read(record)
-                outcome = step(layers, event)
-                write(outcome, event)
-                if outcome.reject or outcome.more or outcome.postings:
-                    self._add_rest(outcome, event, topic, record, 1)
-            except RecordError as error:
-                self._dead_letter(topic, record, Reject(error.reason, str(error)), 1)
-            except BrokerError:
-                raise
-            except Exception as error:  # noqa: BLE001 - a poison record must not stop the stage
-                self._unexpected(topic, record, error, 1)
-            self._next_offsets[topic] = record.offset + 1
-            self._records += 1
+        taken = 0
+        try:
+            for record in records:
+                try:
+                    event = read(record)
+                    outcome = step(layers, event)
+                    write(outcome, event)
+                    if outcome.reject or outcome.more or outcome.postings:
+                        self._add_rest(outcome, event, topic, record, 1)
+                except RecordError as error:
+                    self._dead_letter(topic, record, Reject(error.reason, str(error)), 1)
+                except BrokerError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - a poison record must not stop the stage
+                    self._unexpected(topic, record, error, 1)
+                taken += 1
+        finally:
+            if taken:
+                self._next_offsets[topic] = records[taken - 1].offset + 1
+                self._records += taken
 
     def _reader(self, topic: str) -> Read:
         return self._codec.reader(topic, self._partition)

@@ -14,7 +14,7 @@ from struct import Struct
 from aiokafka.record.util import calc_crc32c
 
 from pipeline.codec import Sent
-from pipeline.headers import COMMON, VARINTS, varint
+from pipeline.headers import VARINTS
 
 __all__ = ["RecordBatch", "batches"]
 
@@ -25,6 +25,9 @@ _TRANSACTIONAL = 0x10
 #: Base offset, length of what follows, leader epoch, magic, checksum of what follows.
 _OUTER = Struct(">qiibI")
 _OUTER_COUNTED = 9  # bytes of it that the length counts: those after the length
+
+#: The most bytes that a record has besides key, value and headers: its attributes and five varints.
+_MOST_AROUND = 1 + 5 + 10 + 5 + 5 + 5
 
 #: Attributes, last offset delta, first and largest timestamp, producer id and epoch, sequence, count.
 _INNER = Struct(">hiqqqhii")
@@ -71,36 +74,29 @@ def batches(records: Sequence[Sent], most_bytes: int) -> Iterator[RecordBatch]:
     parts: list[bytes] = []
     size = number = first = largest = 0
     for timestamp, key, value, headers in records:
-        body = _body(timestamp - first if number else 0, number, key, value, headers)
-        if number and size + len(body) > most_bytes:
+        length = len(value or b"") + len(key or b"") + len(headers)
+        if number and size + length + _MOST_AROUND > most_bytes:
             yield RecordBatch(parts, number, (first, largest))
             parts, size, number = [], 0, 0
-            body = _body(0, 0, key, value, headers)
         if not number:
             first = largest = timestamp
         elif timestamp > largest:
             largest = timestamp
-        length = len(body)
-        parts += (VARINTS[length] if length < COMMON else varint(length), body)
-        size += length + 4
+        # without its length: attributes, timestamp and offset deltas, key, value, headers
+        body = b"".join(
+            (
+                b"\0",
+                VARINTS[timestamp - first],
+                VARINTS[number],
+                VARINTS[-1 if key is None else len(key)],
+                key or b"",
+                VARINTS[-1 if value is None else len(value)],
+                value or b"",
+                headers,
+            )
+        )
+        parts += (VARINTS[len(body)], body)
+        size += length + _MOST_AROUND
         number += 1
     if number:
         yield RecordBatch(parts, number, (first, largest))
-
-
-def _body(delta: int, number: int, key: bytes | None, value: bytes | None, headers: bytes) -> bytes:
-    """A record without its length: attributes, timestamp and offset deltas, key, value, headers."""
-    key_length = -1 if key is None else len(key)
-    value_length = -1 if value is None else len(value)
-    return b"".join(
-        (
-            b"\0",
-            VARINTS[delta] if 0 <= delta < COMMON else varint(delta),
-            VARINTS[number] if number < COMMON else varint(number),
-            VARINTS[key_length] if key_length < COMMON else varint(key_length),
-            key or b"",
-            VARINTS[value_length] if value_length < COMMON else varint(value_length),
-            value or b"",
-            headers,
-        )
-    )
