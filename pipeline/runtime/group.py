@@ -25,15 +25,16 @@ from pipeline.runtime.guard import FailureGuard
 from pipeline.runtime.standby import Copies
 from pipeline.runtime.task import Task
 from pipeline.runtime.transaction import broker_errors
-from pipeline.runtime.unpacking import unpack_only
+from pipeline.runtime.unpacking import RUN_RECORDS, unpack_runs
 
 __all__ = ["Group"]
 
 #: How long one fetch waits for records, and so the delay of a stop, in ms.
 _POLL_MS = 200
 
-#: Records taken from the consumer at once: parsing them holds up the event loop.
-_FETCH_RECORDS = 2_000
+#: Runs of records taken from the consumer at once, and so records at most: unpacking them holds up the loop.
+_FETCH_RUNS = 40
+_FETCH_RECORDS = _FETCH_RUNS * RUN_RECORDS
 
 #: Seconds for tasks to finish their transaction before their partitions are given up.
 _DRAIN_S = 5.0
@@ -157,7 +158,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
         with broker_errors(f"joining the group of {self.unit.stage.name}"):
             async with asyncio.timeout((settings.rebalance_timeout_ms + settings.request_timeout_ms) / 1000):
                 await consumer.start()
-        unpack_only(consumer)
+        unpack_runs(consumer)
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # noqa: ARG002
         """Give up all tasks, their last transaction finished: a rebalance here revokes everything."""
@@ -282,9 +283,9 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
             await self._start_missing(tasks)
             # Also where nothing is read: who does not fetch is taken for stuck, and leaves the group.
             with broker_errors("fetching"):
-                fetched = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_FETCH_RECORDS)
-            for place, records in fetched.items():
-                self._deliver(place, records)
+                fetched = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_FETCH_RUNS)
+            for place, runs in fetched.items():
+                self._deliver(place, runs)
             for number, task in list(self.tasks.items()):
                 task.inbox.await_(await self._unfetched(consumer, number, task.inbox.empty))
             self._balance(consumer)
@@ -297,10 +298,11 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unty
         except TimeoutError:
             return
 
-    def _deliver(self, place: TopicPartition, records: list[Fetched]) -> None:
+    def _deliver(self, place: TopicPartition, runs: list[list[Fetched]]) -> None:
         task = self.tasks.get(place.partition)
         if task is not None:
-            task.inbox.put(place.topic, records)
+            for records in runs:
+                task.inbox.put(place.topic, records)
 
     async def _unfetched(
         self, consumer: AIOKafkaConsumer, number: int, topics: frozenset[str]

@@ -127,7 +127,7 @@ class Inbox:
 
     def take(self, most: int) -> tuple[str, list[Fetched], int] | None:
         """
-        The input and records to process next, at most *most*, and how many bytes their values have.
+        The input and records to process next, at most *most*, and their share of the bytes of all.
 
         None when nothing waits or another has to be awaited.
         """
@@ -141,8 +141,8 @@ class Inbox:
             bound = min(self._head(topic) for topic in filled if topic != first)
             most = sum(1 for _ in takewhile(self._before(first, bound), islice(queue, most)))
         run = [queue.popleft() for _ in range(min(most, len(queue)))]
+        size = self._bytes * len(run) // self._count
         self._count -= len(run)
-        size = _size(run)
         self._bytes -= size
         return first, run, size
 
