@@ -16,14 +16,27 @@ from zoneinfo import ZoneInfo
 from pipeline import instants
 from pipeline.instants import Time
 
-__all__ = ["ALL", "DAY", "HOUR", "WIDTHS", "Span", "Window", "day_of", "dimension", "hour_of", "key", "parse"]
+__all__ = [
+    "ALL",
+    "DAY",
+    "HOUR",
+    "HOUR_MS",
+    "WIDTHS",
+    "Span",
+    "Window",
+    "day_of",
+    "dimension",
+    "hour_of",
+    "key",
+    "parse",
+]
 
 ALL = "all"
 HOUR = "1h"
 DAY = "1d"
 WIDTHS = (HOUR, DAY)
 
-_HOUR_MS = 3_600_000
+HOUR_MS = 3_600_000
 
 
 class Span(NamedTuple):
@@ -45,7 +58,7 @@ class Window(NamedTuple):
     def span(self, zone: ZoneInfo) -> Span:
         """From start to end, the tenant's time zone being *zone*."""
         start = instants.to_ms(self.start)
-        end = start + _HOUR_MS if self.width == HOUR else day_of(start, zone).end
+        end = start + HOUR_MS if self.width == HOUR else day_of(start, zone).end
         return Span(self.width, start, end)
 
     @property
@@ -57,7 +70,7 @@ class Window(NamedTuple):
 
 def hour_of(at: int) -> Span:
     """The hour of UTC that holds *at*."""
-    return _hour(at // _HOUR_MS)
+    return _hour(at // HOUR_MS)
 
 
 def day_of(at: int, zone: ZoneInfo) -> Span:
@@ -67,7 +80,7 @@ def day_of(at: int, zone: ZoneInfo) -> Span:
     Days begin at the first instant that is their local midnight, or that follows a midnight left out
     by daylight saving; so they neither overlap nor leave gaps, even where clocks go back over midnight.
     """
-    first, second = _days_of_hour(at // _HOUR_MS, zone)
+    first, second = _days_of_hour(at // HOUR_MS, zone)
     return first if at < first.end else second
 
 
@@ -111,13 +124,13 @@ def _is_start(text: str) -> bool:
 
 @lru_cache(maxsize=16_384)
 def _hour(number: int) -> Span:
-    return Span(HOUR, number * _HOUR_MS, (number + 1) * _HOUR_MS)
+    return Span(HOUR, number * HOUR_MS, (number + 1) * HOUR_MS)
 
 
 @lru_cache(maxsize=16_384)
 def _days_of_hour(number: int, zone: ZoneInfo) -> tuple[Span, Span]:
     """The day in which an hour of UTC begins, and the one after, in which it may end."""
-    at = number * _HOUR_MS
+    at = number * HOUR_MS
     day = datetime.fromtimestamp(at / 1000, zone).date()
     if at >= _midnight(day + timedelta(days=1), zone):
         day += timedelta(days=1)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import RecordError
 from pipeline.events import Measures, Ratios
-from pipeline.stages.measures import ZERO, Delta, decimal_text, plus, price, ratios, summed, units
+from pipeline.stages.measures import ZERO, amount, decimal_text, plus, price, ratios, summed, units
 
 PRICES = st.decimals(-(10**6), 10**6, places=6)
 
@@ -36,7 +36,7 @@ def test_costs_add_up_exactly(prices: list[Decimal]) -> None:
     """The cost is the decimal sum, without exponent or trailing zeros."""
     total = ZERO
     for one in prices:
-        total = plus(total, Delta(cost=price(str(one))))
+        total = plus(total, amount(price(str(one))))
     assert Decimal(total.cost) == sum(prices)
     assert "E" not in total.cost
     assert not ("." in total.cost and total.cost.endswith("0"))

@@ -111,24 +111,28 @@ def stage(
         step=partial(_step, terms),
         resume=partial(sweep.resume, terms),
         add_up=_add_up,
-        state_version=2,
+        state_version=3,
     )
 
 
 def _step(terms: Terms, read: Stores, event: Event[Any]) -> Outcome:
-    match event.value:
-        case Activity(contact_key=key, event=fact) if key == event.key:
-            ledger = Ledger(read, event, terms)
-            count = COUNTED.get(type(fact))
-            if count is not None:
-                count(ledger, fact)
-            return ledger.outcome()
-        case Activity():
-            raise RecordError("wrong-key", "the record's key is not the activity's contact key")
-        case Tick():
-            return sweep.on_tick(read, event.value)
-        case _:
-            raise RecordError("unexpected-value", f"expected an activity or a tick, not {type(event.value)}")
+    value = event.value
+    if isinstance(value, Activity):
+        return _activity(terms, read, event)
+    if isinstance(value, Tick):
+        return sweep.on_tick(read, value)
+    raise RecordError("unexpected-value", f"expected an activity or a tick, not {type(value)}")
+
+
+def _activity(terms: Terms, read: Stores, event: Event[Activity]) -> Outcome:
+    fact = event.value.event
+    if event.value.contact_key != event.key:
+        raise RecordError("wrong-key", "the record's key is not the activity's contact key")
+    ledger = Ledger(read, event, terms)
+    count = COUNTED.get(type(fact))
+    if count is not None:
+        count(ledger, fact)
+    return ledger.outcome()
 
 
 def _add_up(read: Stores, postings: Sequence[Posted]) -> Iterator[tuple[Event[Any], Outcome]]:

@@ -9,14 +9,15 @@ from pipeline.events import (
 )
 from pipeline.stages.engagement import dimensions
 from pipeline.stages.engagement.ledger import Ledger
-from pipeline.stages.measures import Delta
+from pipeline.stages.engagement.postings import Delta
+from pipeline.stages.measures import amount
 
 __all__ = ["count_conversation", "count_dnd", "count_opt"]
 
-OPTED_OUT = Delta({"opt_outs": 1})
-OPTED_IN = Delta({"opt_ins": 1})
-STARTED = Delta({"conversations_started": 1})
-CLOSED = Delta({"conversations_closed": 1})
+OPTED_OUT = Delta(amount(opt_outs=1))
+OPTED_IN = Delta(amount(opt_ins=1))
+STARTED = Delta(amount(conversations_started=1))
+CLOSED = Delta(amount(conversations_closed=1))
 
 
 def count_opt(ledger: Ledger, fact: ContactOptedOut | ContactOptedIn) -> None:

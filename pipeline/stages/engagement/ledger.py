@@ -19,10 +19,8 @@ from pipeline.events import Activity
 from pipeline.instants import Time, to_ms
 from pipeline.stage import Event, Outcome, Put, Reject, Store, Stores
 from pipeline.stages.engagement import score
-from pipeline.stages.engagement.postings import Entry, Opt, Place, Posting
-from pipeline.stages.engagement.state import DAY, HOUR, SEEN, TOTAL, Seen, day_text
-from pipeline.stages.measures import Delta
-from pipeline.windows import Span, day_of, hour_of
+from pipeline.stages.engagement.postings import Delta, Entry, Opt, Place, Posting, place
+from pipeline.stages.engagement.state import DAY, EVERYWHERE, HOUR, SEEN, TOTAL, Seen, day_text
 
 __all__ = ["Ledger", "Terms", "moment"]
 
@@ -100,20 +98,20 @@ class Ledger:
 
     def place(self, at: int, dimensions: tuple[str, ...]) -> Place:
         """Where what happened at *at* is booked."""
-        return Place(dimensions, hour_of(at), day_of(at, self._zone))
+        return place(self.activity.tenant, dimensions, at, self._zone)
 
-    def is_late(self, span: Span, heard_at: int) -> bool:
-        """Whether what was received at *heard_at* comes too late for the window *span*."""
-        return heard_at - span.end > self.terms.grace_ms
+    def in_time(self, place: Place, heard_at: int) -> int:
+        """The scopes in which what was received at *heard_at* doesn't come too late for *place*."""
+        earliest_end = heard_at - self.terms.grace_ms
+        if place.hour.end >= earliest_end <= place.day.end:
+            return EVERYWHERE
+        in_hour = HOUR if place.hour.end >= earliest_end else 0
+        return TOTAL | in_hour | (DAY if place.day.end >= earliest_end else 0)
 
     def admitted(self, place: Place) -> int:
         """The scopes in which this fact counts at *place*; it is late if that is not all of them."""
-        scopes = TOTAL
-        if not self.is_late(place.hour, self.heard_at):
-            scopes |= HOUR
-        if not self.is_late(place.day, self.heard_at):
-            scopes |= DAY
-        self.late = self.late or scopes != TOTAL | HOUR | DAY
+        scopes = self.in_time(place, self.heard_at)
+        self.late = self.late or scopes != EVERYWHERE
         return scopes
 
     def happened(self) -> None:

@@ -1,7 +1,7 @@
 """How facts about messages are counted: each changes the booking of its message."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeVar
 
 import msgspec
@@ -13,14 +13,13 @@ from pipeline.events import (
     MessageStatus,
     MessageStatusChanged,
 )
-from pipeline.stages.engagement import dimensions, score
+from pipeline.stages.engagement import dimensions, score, shares
 from pipeline.stages.engagement.ledger import Ledger, moment
-from pipeline.stages.engagement.postings import Place
+from pipeline.stages.engagement.postings import Delta, Place
 from pipeline.stages.engagement.replies import Conversation
 from pipeline.stages.engagement.state import (
     BOOKINGS,
-    DAY,
-    HOUR,
+    EVERYWHERE,
     SCOPES,
     TOTAL,
     Booking,
@@ -29,8 +28,9 @@ from pipeline.stages.engagement.state import (
     Price,
     Status,
     booking_key,
+    by_scopes,
 )
-from pipeline.stages.measures import Delta, plain, price
+from pipeline.stages.measures import amount, plain, price
 
 __all__ = ["count_price", "count_received", "count_sent", "count_status"]
 
@@ -38,15 +38,18 @@ MessageFact = MessageSent | MessageReceived | MessageStatusChanged | MessagePric
 V = TypeVar("V")
 PerScope = tuple[V | None, V | None, V | None]
 
-FAILED = (MessageStatus.ERROR, MessageStatus.INVALID, MessageStatus.UNDELIVERED)
+#: Terminal statuses, and whether they say that the message was delivered.
+TERMINAL = {
+    MessageStatus.DELIVERED: True,
+    MessageStatus.ERROR: False,
+    MessageStatus.INVALID: False,
+    MessageStatus.UNDELIVERED: False,
+}
 
-SENT = Delta({"sent": 1})
-RECEIVED = Delta({"received": 1})
-DELIVERED = Delta({"delivered": 1})
-NOT_DELIVERED = Delta({"failed": 1})
-
-EVERYWHERE = TOTAL | HOUR | DAY
-NOWHERE = (None, None, None)
+SENT = Delta(amount(sent=1), shares.CONTACTED)
+RECEIVED = Delta(amount(received=1), shares.ENGAGED)
+DELIVERED = Delta(amount(delivered=1))
+NOT_DELIVERED = Delta(amount(failed=1))
 
 
 class _Entry:
@@ -114,12 +117,12 @@ def count_status(ledger: Ledger, fact: MessageStatusChanged) -> None:
         return
     entry = _Entry(ledger, fact)
     before = entry.booking.statuses
-    status = MessageStatus(fact.status)
-    if status is not MessageStatus.DELIVERED and status not in FAILED:
+    delivered = _delivered(fact.status)
+    if delivered is None:
         entry.keep("statuses", before)
         return
     ledger.happened()
-    told = Status(ledger.at, status is MessageStatus.DELIVERED)
+    told = Status(ledger.at, delivered)
     after = _merged(before, told, ledger.admitted(entry.place), max)
     entry.keep("statuses", after)
     for scopes, old, new in _changes(before, after):
@@ -134,7 +137,7 @@ def count_price(ledger: Ledger, fact: MessagePriced) -> None:
     entry = _Entry(ledger, fact)
     before = entry.booking.prices
     told = Price(ledger.at, plain(fact.price), fact.segments)
-    after = _merged(before, told, ledger.admitted(entry.place), partial(max, key=_rank))
+    after = _merged(before, told, ledger.admitted(entry.place), _dearest)
     entry.keep("prices", after)
     for scopes, old, new in _changes(before, after):
         _book_price(ledger, entry.place, scopes, old, -1)
@@ -143,8 +146,10 @@ def count_price(ledger: Ledger, fact: MessagePriced) -> None:
 
 def _merged(known: PerScope[V], told: V, admitted: int, latest: Callable[[V, V], V]) -> PerScope[V]:
     """What holds in each scope once *told* has been said in those that are *admitted*."""
-    if known == NOWHERE and admitted == EVERYWHERE:
-        return told, told, told
+    first = known[0]
+    if admitted == EVERYWHERE and first == known[1] == known[2]:
+        last = told if first is None else latest(first, told)
+        return last, last, last
     total, hour, day = (
         value if not admitted & scope else told if value is None else latest(value, told)
         for scope, value in zip(SCOPES, known, strict=True)
@@ -153,15 +158,22 @@ def _merged(known: PerScope[V], told: V, admitted: int, latest: Callable[[V, V],
 
 
 def _changes(before: PerScope[V], after: PerScope[V]) -> list[tuple[int, V | None, V | None]]:
-    """What changed to what, with all the scopes in which it did: mostly in all three from nothing."""
-    if before == NOWHERE and after[0] == after[1] == after[2]:
-        return [(EVERYWHERE, None, after[0])]
-    changed = zip(SCOPES, before, after, strict=True)
-    return [(scope, old, new) for scope, old, new in changed if old != new]
+    """What changed to what, with all the scopes in which it did."""
+    total, hour, day = zip(before, after, strict=True)
+    return [(scopes, old, new) for scopes, (old, new) in by_scopes((total, hour, day)) if old != new]
+
+
+@lru_cache(maxsize=256)
+def _delivered(status: str) -> bool | None:
+    """Whether *status* says that a message was delivered; None where it may still change."""
+    return TERMINAL.get(MessageStatus(status))
 
 
 def _rank(told: Price) -> tuple[int, int, int]:
     return told.at, price(told.cost), told.segments
+
+
+_dearest = partial(max, key=_rank)
 
 
 def _book_status(ledger: Ledger, place: Place, scopes: int, status: Status | None, sign: int) -> None:
@@ -174,4 +186,9 @@ def _book_status(ledger: Ledger, place: Place, scopes: int, status: Status | Non
 
 def _book_price(ledger: Ledger, place: Place, scopes: int, told: Price | None, sign: int) -> None:
     if told is not None:
-        ledger.post(place, scopes, Delta({"segments": told.segments}, cost=price(told.cost)), sign)
+        ledger.post(place, scopes, _priced(told.segments, told.cost), sign)
+
+
+@lru_cache(maxsize=4_096)
+def _priced(segments: int, cost: str) -> Delta:
+    return Delta(amount(price(cost), segments=segments))

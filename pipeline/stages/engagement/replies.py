@@ -14,12 +14,12 @@ from typing import Final, TypeVar
 
 from pipeline.events import MessageReceived, MessageSent
 from pipeline.histogram import bucket
-from pipeline.stages.engagement import score
+from pipeline.stages.engagement import score, shares
 from pipeline.stages.engagement.ledger import Ledger
-from pipeline.stages.engagement.postings import Place
+from pipeline.stages.engagement.postings import Delta, Place
 from pipeline.stages.engagement.state import (
     BOOKINGS,
-    HOUR,
+    EVERYWHERE,
     SCOPES,
     TIMELINE_MS,
     TIMELINES,
@@ -28,16 +28,21 @@ from pipeline.stages.engagement.state import (
     Outgoing,
     Timeline,
     booking_key,
+    by_scopes,
     conversation_name,
     timeline_key,
 )
-from pipeline.stages.measures import Delta
+from pipeline.stages.measures import amount
 
 __all__ = ["Conversation"]
 
 EMPTY: Final = Timeline()
+REPLY: Final = amount(replies=1)
 
 M = TypeVar("M", Outgoing, Incoming)
+
+#: What an inbound message replies to in each of the three scopes.
+_Targets = tuple[Outgoing | None, Outgoing | None, Outgoing | None]
 
 
 class Conversation:
@@ -64,12 +69,11 @@ class Conversation:
         behind = self._between(new.at - self._reach, new.at)[:-1]
         before = [o for part in (*behind, *ahead) for o in part.sent]
         after = _with(before, new)
-        for scope in SCOPES:
-            one, other = _in(scope, before), _in(scope, after)
-            for incoming in later:
-                self._move(
-                    scope, incoming, incoming, self._latest(one, incoming), self._latest(other, incoming)
-                )
+        for incoming in later:
+            then, now = self._targets(before, incoming), self._targets(after, incoming)
+            total, hour, day = zip(then, now, strict=True)
+            for scopes, (old, target) in by_scopes((total, hour, day)):
+                self._move(scopes, incoming, incoming, old, target)
 
     def add_incoming(self, new: Incoming) -> None:
         """An inbound message entered the timeline, or is now known to have come earlier."""
@@ -82,15 +86,14 @@ class Conversation:
         sent = [o for part in parts for o in part.sent]
         if not sent:
             return
-        for scope in SCOPES:
-            target = self._latest(_in(scope, sent), new)
-            self._move(scope, old, new, target if old else None, target)
-            if target and not self._counts(scope, target, new):
+        for scopes, target in by_scopes(self._targets(sent, new)):
+            self._move(scopes, old, new, target if old else None, target)
+            if target and scopes & ~self._counted(target, new):
                 self._ledger.late = True
 
     def _move(
         self,
-        scope: int,
+        scopes: int,
         old: Incoming | None,
         new: Incoming,
         before: Outgoing | None,
@@ -99,24 +102,34 @@ class Conversation:
         if old == new and before and after and before.id == after.id:
             return
         if old and before:
-            self._post(scope, before, old, -1)
+            self._post(scopes, before, old, -1)
         if after:
-            self._post(scope, after, new, 1)
+            self._post(scopes, after, new, 1)
 
-    def _post(self, scope: int, target: Outgoing, incoming: Incoming, sign: int) -> None:
-        if not self._counts(scope, target, incoming):
+    def _post(self, scopes: int, target: Outgoing, incoming: Incoming, sign: int) -> None:
+        counted = scopes & self._counted(target, incoming)
+        if not counted:
             return
-        reply = Delta({"replies": 1}, bucket=bucket((incoming.at - target.at) // 1000))
-        self._ledger.post(self._place(target), scope, reply, sign)
-        if scope == TOTAL:
+        reply = Delta(REPLY, shares.REPLIED, str(bucket((incoming.at - target.at) // 1000)))
+        self._ledger.post(self._place(target), counted, reply, sign)
+        if counted & TOTAL:
             self._ledger.weigh(score.REPLY, incoming.at, sign)
             self._ledger.weigh(score.INBOUND, incoming.at, -sign)
 
-    def _counts(self, scope: int, target: Outgoing, incoming: Incoming) -> bool:
-        if scope == TOTAL:
-            return True
-        place = self._place(target)
-        return not self._ledger.is_late(place.hour if scope == HOUR else place.day, incoming.heard_at)
+    def _counted(self, target: Outgoing, incoming: Incoming) -> int:
+        """The scopes in which a reply to *target* is not late."""
+        return self._ledger.in_time(self._place(target), incoming.heard_at)
+
+    def _targets(self, sent: Sequence[Outgoing], incoming: Incoming) -> _Targets:
+        """What *incoming* replies to in each scope."""
+        latest = self._latest(sent, incoming)
+        if latest is None or latest.scopes == EVERYWHERE:
+            return latest, latest, latest
+        total, hour, day = (
+            self._latest([outgoing for outgoing in sent if outgoing.scopes & scope], incoming)
+            for scope in SCOPES
+        )
+        return total, hour, day
 
     def _latest(self, sent: Sequence[Outgoing], incoming: Incoming) -> Outgoing | None:
         index = bisect_right(sent, incoming.at, key=lambda outgoing: outgoing.at)
@@ -141,10 +154,6 @@ class Conversation:
         self._ledger.put(
             TIMELINES, timeline_key(at, self._name), Timeline(arrived_at, part.sent, part.received)
         )
-
-
-def _in(scope: int, sent: Iterable[Outgoing]) -> list[Outgoing]:
-    return [outgoing for outgoing in sent if outgoing.scopes & scope]
 
 
 def _with(entries: Iterable[M], new: M) -> tuple[M, ...]:

@@ -6,22 +6,25 @@ dropped by range; ``arrived_at`` is when the last fact that changed a value was 
 since 1970. *Scopes* are bits: `TOTAL`, `HOUR`, `DAY`.
 """
 
-import re
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from pipeline import windows
-from pipeline.events import ContactEngagement, Measures
+from pipeline.events import ContactEngagement
 from pipeline.stage import Store
-from pipeline.stages.measures import ZERO
+from pipeline.stages.measures import NO_SUMS, Sums
 
 __all__ = [
     "BOOKINGS",
     "CLOCK",
     "CONTACTS",
     "DAY",
+    "DAY_MS",
+    "EVERYWHERE",
     "HOUR",
     "MEMBERS",
     "SCOPES",
@@ -29,6 +32,7 @@ __all__ = [
     "SHARES",
     "TIMELINES",
     "TIMELINE_MS",
+    "TIMES_BITS",
     "TOTAL",
     "Booking",
     "Contact",
@@ -41,6 +45,7 @@ __all__ = [
     "Status",
     "Timeline",
     "booking_key",
+    "by_scopes",
     "conversation_name",
     "day_text",
     "members_key",
@@ -50,6 +55,15 @@ __all__ = [
 
 #: Where a fact can count: in the contact's totals, in windows of an hour, in windows of a day.
 TOTAL, HOUR, DAY = SCOPES = (1, 2, 4)
+
+EVERYWHERE = TOTAL | HOUR | DAY
+
+V = TypeVar("V")
+
+DAY_MS = 86_400_000
+
+#: Three of them fill the positive integers that a store takes.
+TIMES_BITS = 21
 
 
 class Status(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
@@ -102,10 +116,14 @@ class Timeline(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Members(msgspec.Struct, frozen=True, array_like=True):
-    """One contact in one window of time: per dimension how often it was sent to, wrote and replied."""
+    """
+    One contact in one window of time: per dimension how often it was sent to, wrote and replied.
+
+    The three numbers are one integer, `TIMES_BITS` each: two million messages of one contact in one day.
+    """
 
     arrived_at: int = 0
-    counts: dict[str, list[int]] = {}
+    times: dict[str, int] = {}
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -120,7 +138,7 @@ class Share(msgspec.Struct, frozen=True, array_like=True):
 
     arrived_at: int = 0
     revision: int = 0
-    measures: Measures = ZERO
+    sums: Sums = NO_SUMS
 
 
 class Contact(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -144,25 +162,29 @@ CLOCK: Store[int] = Store("clock", int)  # "swept" -> the tick of the last sweep
 
 
 #: How much time one entry of `TIMELINES` covers: the usual reply window lies in two of them at most.
-TIMELINE_MS = 4 * 86_400_000
+TIMELINE_MS = 4 * DAY_MS
 
-#: Three parts that read the same percent-encoded, as nearly all do.
-_PLAIN = re.compile(r"[\w.~:-]*(?:\|[\w.~:-]*){2}", re.ASCII)
+
+def by_scopes(values: tuple[V, V, V]) -> Sequence[tuple[int, V]]:
+    """What holds in the three `SCOPES`, each with all of them that it holds in: mostly one, `EVERYWHERE`."""
+    if values[0] == values[1] == values[2]:
+        return ((EVERYWHERE, values[0]),)
+    return tuple(zip(SCOPES, values, strict=True))
 
 
 def day_text(at: int) -> str:
     """The UTC day that holds *at*: ``2030-01-01``."""
-    return _day(at // 86_400_000)
+    return _day(at // DAY_MS)
 
 
 def booking_key(at: int, contact_key: str, account: str, message_id: str) -> str:
     """Where the booking of a message created at *at* is kept."""
-    return f"{day_text(at)}|{_joined(contact_key, account, message_id)}"
+    return f"{_day(at // DAY_MS)}|{_owner(contact_key, account)}|{_quoted(message_id)}"
 
 
 def conversation_name(contact_key: str, account: str, conversation_id: str | None) -> str:
     """What a conversation is kept under on each day; ``-`` for messages without one."""
-    return _joined(contact_key, account, conversation_id or "-")
+    return f"{_owner(contact_key, account)}|{_quoted(conversation_id or '-')}"
 
 
 def timeline_key(at: int, conversation: str) -> str:
@@ -182,11 +204,14 @@ def share_key(window_key: str) -> str:
 
 @lru_cache(maxsize=4_096)
 def _day(number: int) -> str:
-    return windows.start_of(number * 86_400_000)[:10]
+    return windows.start_of(number * DAY_MS)[:10]
 
 
-def _joined(one: str, two: str, three: str) -> str:
-    joined = f"{one}|{two}|{three}"
-    if _PLAIN.fullmatch(joined):
-        return joined
-    return "|".join(quote(part, safe=":") for part in (one, two, three))
+@lru_cache(maxsize=16_384)
+def _owner(contact_key: str, account: str) -> str:
+    return f"{_quoted(contact_key)}|{_quoted(account)}"
+
+
+def _quoted(part: str) -> str:
+    """*part* percent-encoded, but for colons; nearly all ids read the same."""
+    return part if part.isalnum() and part.isascii() else quote(part, safe=":")

@@ -6,11 +6,9 @@ from pipeline.events import Tick
 from pipeline.instants import from_ms
 from pipeline.stage import NOTHING, Cursor, Delete, Outcome, Put, Store, Stores
 from pipeline.stages.engagement.ledger import Terms, moment
-from pipeline.stages.engagement.state import BOOKINGS, CLOCK, MEMBERS, SEEN, SHARES, TIMELINES
+from pipeline.stages.engagement.state import BOOKINGS, CLOCK, DAY_MS, MEMBERS, SEEN, SHARES, TIMELINES
 
 __all__ = ["on_tick", "resume"]
-
-DAY_MS = 86_400_000
 
 #: As long as ``engagement.partials`` and ``engagement.metrics`` are kept.
 WINDOWS_KEPT_MS = 400 * DAY_MS

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from pipeline.events import ContactEngagement
 from pipeline.instants import Time, from_ms, to_ms
@@ -12,7 +12,7 @@ from pipeline.stage import Emit, Event, Outcome, Posted, Put, Stores
 from pipeline.stages.engagement import score
 from pipeline.stages.engagement.postings import Opt, Posting
 from pipeline.stages.engagement.state import CONTACTS, TOTAL, Contact
-from pipeline.stages.measures import Delta, plus
+from pipeline.stages.measures import increased
 
 __all__ = ["add_up"]
 
@@ -20,10 +20,10 @@ __all__ = ["add_up"]
 class _Sum:
     """What is added to one contact."""
 
-    __slots__ = ("active_at", "cause", "delta", "opts", "sum")
+    __slots__ = ("active_at", "amount", "cause", "opts", "sum")
 
     def __init__(self) -> None:
-        self.delta = Delta()
+        self.amount = 0
         self.sum = 0
         self.active_at: list[int] = []
         self.opts: list[Opt] = []
@@ -38,7 +38,7 @@ class _Sum:
             self.opts.append(posting.opt)
         for entry in posting.entries:
             if entry.scopes & TOTAL:
-                self.delta.add(entry.delta, entry.sign)
+                self.amount += entry.delta.amount if entry.sign > 0 else -entry.delta.amount
 
 
 def add_up(read: Stores, postings: Iterable[Posted]) -> Iterator[tuple[Event[Any], Outcome]]:
@@ -65,12 +65,14 @@ def _fresh(event: Event[Any]) -> Contact:
 def _changed(old: Contact, added: _Sum) -> Contact:
     """*old* with all that is *added*."""
     changes = _opted(old, added.opts) if added.opts else {}
-    published = plus(old.published, added.delta)
+    told = increased(old.published, added.amount)
     total = score.from_text(old.sum) + added.sum
+    if added.sum:
+        changes["sum"] = score.to_text(total)
     if added.active_at:
         out = changes.get("opted_out", old.opted_out) or changes.get("dnd", old.dnd)
-        published = _active(published, total, added.active_at, opted_out=out)
-    return msgspec.structs.replace(old, published=published, sum=score.to_text(total), **changes)
+        told |= _active(old.published, total, added.active_at, opted_out=out)
+    return replace(old, published=replace(old.published, **told), **changes)
 
 
 def _opted(old: Contact, opts: list[Opt]) -> dict[str, Any]:
@@ -84,17 +86,16 @@ def _opted(old: Contact, opts: list[Opt]) -> dict[str, Any]:
 
 def _active(
     totals: ContactEngagement, total: int, active_at: list[int], *, opted_out: bool
-) -> ContactEngagement:
-    """*totals* after activities, with the score and the opt state that follow from the rest."""
+) -> dict[str, Any]:
+    """What activities change in *totals*: the score and the opt state follow from the rest."""
     first, last = from_ms(min(active_at)), from_ms(max(active_at))
     last = max(last, totals.last_activity_at or last)
     value = score.sum_at(total, to_ms(last))
-    return msgspec.structs.replace(
-        totals,
-        first_activity_at=min(first, totals.first_activity_at or first),
-        last_activity_at=last,
-        score=0.0 if opted_out else round(score.score(value), 6),
-        score_sum=round(value, 6),
-        score_at=last,
-        opted_out=opted_out,
-    )
+    return {
+        "first_activity_at": min(first, totals.first_activity_at or first),
+        "last_activity_at": last,
+        "score": 0.0 if opted_out else round(score.score(value), 6),
+        "score_sum": round(value, 6),
+        "score_at": last,
+        "opted_out": opted_out,
+    }
