@@ -10,6 +10,7 @@ import cyclopts
 import msgspec
 
 from pipeline.checked_yaml import did_you_mean
+from pipeline.cli import contracts
 from pipeline.cli.output import print_json, print_table
 from pipeline.errors import ConfigError
 from pipeline.topics import Profile, Topic, Topics, load
@@ -29,6 +30,8 @@ app = cyclopts.App(
     topic keeps its number of partitions: another number is a replay under a new application id.
     """,
 )
+for _command in (contracts.check, contracts.export, contracts.release):
+    app.command(_command)
 
 
 @dataclass(frozen=True, kw_only=True)

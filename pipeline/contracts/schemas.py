@@ -54,10 +54,16 @@ def schema(struct: type[msgspec.Struct], name: str) -> Schema:
     (root,), found = msgspec.json.schema_components([struct], ref_template=_PREFIX + "{name}")
     parts = {title: _part(part, found) for title, part in found.items()}
     own = parts[_title(root)]
-    whole = {"$schema": DIALECT, "$id": id_of(name), **own, "examples": [_example(own, parts)]}
+    whole = {
+        "$schema": DIALECT,
+        "$id": id_of(name),
+        **own,
+        "examples": [_example(own, parts, (_title(root),))],
+    }
     if used := sorted(_used(own, parts)):
         whole["$defs"] = {title: parts[title] for title in used}
-    return _ordered(whole)
+    made: Schema = orjson.loads(orjson.dumps(_ordered(whole)))  # JSON's own types, as if read from its file
+    return made
 
 
 def example(name: str) -> dict[str, Any]:
@@ -142,14 +148,17 @@ def _title(reference: Schema) -> str:
 
 def _used(part: Any, parts: Mapping[str, Schema]) -> set[str]:
     """The titles of all that *part* refers to, at whatever distance."""
-    if isinstance(part, list):
-        return set().union(*(_used(each, parts) for each in part))
-    if not isinstance(part, dict):
-        return set()
-    found = set().union(*(_used(each, parts) for each in part.values()))
-    if isinstance(part.get("$ref"), str):
-        title = _title(part)
-        found |= {title} | _used(parts[title], parts)
+    found: set[str] = set()
+    waiting = [part]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, list):
+            waiting += each
+        elif isinstance(each, dict):
+            waiting += each.values()
+            if isinstance(each.get("$ref"), str) and _title(each) not in found:
+                found.add(_title(each))
+                waiting.append(parts[_title(each)])
     return found
 
 
@@ -168,18 +177,21 @@ def _ordered(part: Schema) -> Schema:
 # ---------------------------------------------------------------- an example
 
 
-def _example(part: Schema, parts: Mapping[str, Schema]) -> Any:
-    """A value that *part* describes; *parts* are what it may refer to."""
+def _example(part: Schema, parts: Mapping[str, Schema], within: tuple[str, ...] = ()) -> Any:
+    """A value that *part* describes; *parts* are what it may refer to, it stands *within* these."""
     if "const" in part:
         return part["const"]
     if "examples" in part:
         return part["examples"][0]
     if "$ref" in part:
-        return _example(parts[_title(part)], parts)
+        return _example(parts[_title(part)], parts, (*within, _title(part)))
     if "properties" in part:
-        return {name: _example(field, parts) for name, field in part["properties"].items()}
+        return {name: _example(field, parts, within) for name, field in part["properties"].items()}
     if "anyOf" in part:
-        return _example(part["anyOf"][0], parts)
-    if "items" in part:
-        return [_example(part["items"], parts)]
+        return _example(part["anyOf"][0], parts, within)
+    if "prefixItems" in part:
+        return [_example(each, parts, within) for each in part["prefixItems"]]
+    item = part.get("items")
+    if item:
+        return [] if "$ref" in item and _title(item) in within else [_example(item, parts, within)]
     return part.get("default", True)
