@@ -248,6 +248,8 @@ class Processor:
             action()
 
     def _take(self, topic: str, records: Sequence[Fetched]) -> None:
+        if self._postings and self._postings[-1][0].topic != topic:
+            self._add_up()
         if topic.endswith(".redrive"):
             for record in records:
                 self._take_redriven(topic, record)

@@ -7,16 +7,17 @@ State    per window its sum, revision and whether it is closed; per window and p
          per open window its end; all kept until 400 d after both the window's end and its last change
 Time     ``now`` is the latest tick; a window closes on the first tick at or after end + grace
 Repeats  a share received again, or older than the one that is known, changes nothing; any order of
-         shares ends in equal measures. ``revision`` counts what was published, so it depends on how
-         shares and ticks (and, where very many windows close at once, batches) interleave, as does
-         when ``closed`` is told
+         shares ends in equal measures. ``revision`` counts what was published, at most once a batch,
+         so it depends on the batches and on how shares and ticks interleave, as does when ``closed``
+         is told
 
 A share that changes a closed window opens it again, as a revision of its own, and the next tick
 closes it. A window whose measures have all returned to zero is still published.
 """
 
-from collections.abc import Mapping
-from functools import partial
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -27,8 +28,21 @@ from pipeline.errors import RecordError
 from pipeline.events import Measures, Partial, Tick, WindowMetrics
 from pipeline.histogram import quantiles
 from pipeline.instants import Time, from_ms, to_ms
-from pipeline.stage import NOTHING, Cursor, Delete, Emit, Event, Outcome, Put, Stage, Store, Stores, Write
-from pipeline.stages.measures import ZERO, ratios, summed
+from pipeline.stage import (
+    NOTHING,
+    Cursor,
+    Delete,
+    Emit,
+    Event,
+    Outcome,
+    Posted,
+    Put,
+    Stage,
+    Store,
+    Stores,
+    Write,
+)
+from pipeline.stages.measures import NO_SUMS, Sums, ratios, summed, written
 from pipeline.windows import Window
 
 __all__ = ["stage"]
@@ -58,7 +72,7 @@ class Total(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     end: int
     revision: int = 0
     closed: bool = False
-    measures: Measures = ZERO
+    sums: Sums = NO_SUMS
 
 
 class Share(msgspec.Struct, frozen=True, array_like=True):
@@ -66,7 +80,7 @@ class Share(msgspec.Struct, frozen=True, array_like=True):
 
     arrived_at: int
     revision: int
-    measures: Measures
+    sums: Sums
 
 
 class Clock(msgspec.Struct, frozen=True, array_like=True):
@@ -92,42 +106,63 @@ def stage(*, grace_s: int, zones: Mapping[str, ZoneInfo]) -> Stage:
         stores=(TOTALS, SHARES, OPEN, CLOCK),
         step=partial(_step, terms),
         resume=partial(_resume, terms),
+        add_up=partial(_add_up, terms),
+        state_version=2,
     )
 
 
 def _step(terms: Terms, read: Stores, event: Event[Any]) -> Outcome:
-    match event.value:
-        case Partial(window_key=key, partition=number) if event.key == f"{key}|{number}":
-            return _add(terms, read, event)
-        case Partial():
+    value = event.value
+    if isinstance(value, Partial):
+        if event.key != f"{value.window_key}|{value.partition}":
             raise RecordError("wrong-key", "the record's key is not its window key and partition")
-        case Tick():
-            return _tick(terms, read, event.value)
-        case _:
-            raise RecordError("unexpected-value", f"expected a partial or a tick, not {type(event.value)}")
+        _bounds(terms, value.window_key)
+        return Outcome(postings=(value,))
+    if isinstance(value, Tick):
+        return _tick(terms, read, value)
+    raise RecordError("unexpected-value", f"expected a partial or a tick, not {type(value)}")
 
 
-def _add(terms: Terms, read: Stores, event: Event[Partial]) -> Outcome:
-    """Let the share replace the one its partition gave before, and publish the sum if it changed."""
-    share, window = event.value, _window(event.value.window_key)
-    place = f"{window.start}|{share.window_key}"
-    known = read.get(SHARES, f"{place}|{share.partition}")
-    if known is not None and share.revision <= known.revision:
-        return NOTHING
-    kept = Put(SHARES, f"{place}|{share.partition}", Share(event.received_at, share.revision, share.measures))
-    total = read.get(TOTALS, place) or _fresh(terms, window)
-    measures = summed(total.measures, share.measures, known.measures if known else ZERO)
-    if total.revision and measures == total.measures:
-        return Outcome(writes=(kept,))
-    revised = Total(
-        arrived_at=max(total.arrived_at, event.received_at),
-        end=total.end,
-        revision=total.revision + 1,
-        measures=measures,
-    )
-    opened = total.closed or not total.revision
-    entry = (Put(OPEN, f"{windows.start_of(total.end)}|{share.window_key}", True),) if opened else ()
-    return _published(share.window_key, window, revised, (kept, *entry))
+def _add_up(
+    terms: Terms, read: Stores, postings: Sequence[Posted]
+) -> Iterator[tuple[Event[Partial], Outcome]]:
+    """What each window comes to with the newest share of each partition."""
+    newest: defaultdict[str, dict[int, Event[Partial]]] = defaultdict(dict)
+    for event, share in postings:
+        shares = newest[share.window_key]
+        known = shares.get(share.partition)
+        if known is None or share.revision > known.value.revision:
+            shares[share.partition] = event
+    for key, shares in newest.items():
+        yield from _revised(terms, read, key, shares.values())
+
+
+def _revised(
+    terms: Terms, read: Stores, key: str, shares: Iterable[Event[Partial]]
+) -> Iterator[tuple[Event[Partial], Outcome]]:
+    """Let *shares* replace those their partitions gave before, and publish the sum if it changed."""
+    window, end = _bounds(terms, key)
+    place = f"{window.start}|{key}"
+    total = read.get(TOTALS, place) or Total(arrived_at=0, end=end)
+    sums, kept, cause = total.sums, [], None
+    for event in shares:
+        share, kept_under = event.value, f"{place}|{event.value.partition}"
+        known = read.get(SHARES, kept_under)
+        if known is None or share.revision > known.revision:
+            new = Share(event.received_at, share.revision, written(share.measures, Sums))
+            kept.append(Put(SHARES, kept_under, new))
+            sums = summed(sums, new.sums, known.sums if known else NO_SUMS)
+            cause = event if cause is None or event.received_at > cause.received_at else cause
+    if cause is None:
+        return
+    if total.revision and sums == total.sums:
+        yield cause, Outcome(writes=tuple(kept))
+        return
+    arrived_at = max(total.arrived_at, cause.received_at)
+    revised = Total(arrived_at=arrived_at, end=total.end, revision=total.revision + 1, sums=sums)
+    if total.closed or not total.revision:
+        kept.append(Put(OPEN, f"{windows.start_of(total.end)}|{key}", True))
+    yield cause, _published(key, window, revised, kept)
 
 
 def _tick(terms: Terms, read: Stores, tick: Tick) -> Outcome:
@@ -168,7 +203,7 @@ def _closing(read: Stores, horizon: int, start: str = "") -> Outcome:
 
 
 def _closed(read: Stores, key: str, entry: str) -> Outcome:
-    window = _window(key)
+    window = windows.parse(key)
     total = read.get(TOTALS, f"{window.start}|{key}")
     if total is None:  # dropped: nobody waits for it any more
         return Outcome(writes=(Delete(OPEN, entry),))
@@ -185,7 +220,7 @@ def _dropping(read: Stores, store: Store[Any], cursor: Cursor, horizon: int) -> 
     return Outcome(writes=writes, more=more)
 
 
-def _published(key: str, window: Window, total: Total, besides: tuple[Write, ...]) -> Outcome:
+def _published(key: str, window: Window, total: Total, besides: Iterable[Write]) -> Outcome:
     """Keep and tell *total*, a new revision."""
     end = windows.start_of(total.end)
     metrics = _metrics(window, total, end)
@@ -194,7 +229,7 @@ def _published(key: str, window: Window, total: Total, besides: tuple[Write, ...
 
 
 def _metrics(window: Window, total: Total, end: Time) -> WindowMetrics:
-    p50, p90, p99 = quantiles(total.measures.reply_seconds, (50, 90, 99))
+    p50, p90, p99 = quantiles(total.sums.reply_seconds, (50, 90, 99))
     return WindowMetrics(
         tenant=window.tenant,
         dimension=window.dimension,
@@ -203,27 +238,29 @@ def _metrics(window: Window, total: Total, end: Time) -> WindowMetrics:
         end=end,
         revision=total.revision,
         closed=total.closed,
-        measures=total.measures,
-        ratios=ratios(total.measures),
+        measures=written(total.sums, Measures),
+        ratios=ratios(total.sums),
         reply_seconds_p50=p50,
         reply_seconds_p90=p90,
         reply_seconds_p99=p99,
     )
 
 
-def _fresh(terms: Terms, window: Window) -> Total:
-    try:
-        span = window.span(terms.zones.get(window.tenant, UTC))
-    except (ValueError, OverflowError):
-        raise RecordError("window-key", "the window's start is out of range") from None
-    return Total(arrived_at=0, end=span.end)
+def _bounds(terms: Terms, key: str) -> tuple[Window, int]:
+    """What the window key *key* says, and when the window ends."""
+    return _bounds_in(terms.zones.get(key.partition("|")[0], UTC), key)
 
 
-def _window(key: str) -> Window:
+@lru_cache(maxsize=16_384)
+def _bounds_in(zone: ZoneInfo, key: str) -> tuple[Window, int]:
     try:
-        return windows.parse(key)
+        window = windows.parse(key)
     except ValueError as error:
         raise RecordError("window-key", str(error)) from None
+    try:
+        return window, window.span(zone).end
+    except (ValueError, OverflowError):
+        raise RecordError("window-key", "the window's start is out of range") from None
 
 
 def _ms(time: Time) -> int:

@@ -42,6 +42,20 @@ def test_costs_add_up_exactly(prices: list[Decimal]) -> None:
     assert not ("." in total.cost and total.cost.endswith("0"))
 
 
+COUNTED = {"sent": st.integers(-9, 9), "repliers": st.integers(-9, 9), "contacts_engaged": st.integers(-9, 9)}
+
+
+@given(st.lists(st.tuples(st.fixed_dictionaries(COUNTED), PRICES), max_size=8))
+def test_amounts_add_up_count_by_count(facts: list[tuple[dict[str, int], Decimal]]) -> None:
+    """No count borrows from another or from the cost, below zero neither, in whatever order."""
+    added = sum(amount(price(str(cost)), **counts) for counts, cost in facts)
+    total = plus(ZERO, added)
+    for name in COUNTED:
+        assert getattr(total, name) == sum(counts[name] for counts, _ in facts)
+    assert Decimal(total.cost) == sum(cost for _, cost in facts)
+    assert plus(total, -added) == ZERO
+
+
 @pytest.mark.parametrize(
     ("text", "written"),
     [("0.0750", "0.075"), ("1E+3", "1000"), ("-0.0", "0"), ("100", "100"), ("0E-9", "0"), ("-1.50", "-1.5")],

@@ -71,6 +71,15 @@ def test_a_large_batch_is_added_up_in_parts(one: Processor, monkeypatch: pytest.
     assert batch.changes.by_store == {"counts": [(b"k", b"\x05")]}
 
 
+def test_a_record_of_another_topic_sees_what_was_posted_before(one: Processor) -> None:
+    """A tick must close what the shares before it opened, whatever the batches."""
+    take(one, record("a"))
+    take(one, record("a", 1))
+    assert CALLS == []
+    take(one, record("a", 0, topic="table"))
+    assert CALLS == [2]
+
+
 def test_a_fan_out_sees_what_was_posted_before(one: Processor) -> None:
     """A cursor is gone on with after all of the batch's postings, as it is after all of its steps."""
     take(one, record("a"))

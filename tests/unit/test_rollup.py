@@ -84,6 +84,26 @@ def test_a_share_replaces_the_one_before(driver: Driver) -> None:
     assert told(driver) == [(1, False, 3), (2, False, 5)]
 
 
+def test_a_batch_publishes_a_window_once(driver: Driver) -> None:
+    """Of the shares of one batch each partition's newest counts, in whatever order they come."""
+    for partition, revision in ((0, 2), (1, 1), (0, 3), (0, 1)):
+        share = Partial(
+            window_key=KEY, partition=partition, revision=revision, measures=Measures(sent=revision)
+        )
+        driver.send("engagement.partials", f"{KEY}|{partition}", share)
+    driver.run()
+    assert told(driver) == [(1, False, 4)]
+
+
+def test_a_tick_closes_what_was_given_in_its_own_batch(driver: Driver) -> None:
+    """However batches are cut, a share before the tick is in the window that it closes."""
+    share = Partial(window_key=KEY, partition=0, revision=1, measures=Measures(sent=3))
+    driver.send("engagement.partials", f"{KEY}|0", share)
+    driver.now_ms += 1
+    tick(driver, EPOCH_MS + HOUR + GRACE_S * 1000)
+    assert told(driver) == [(2, True, 3)]
+
+
 def test_a_window_closes_when_its_grace_has_passed(driver: Driver) -> None:
     """On the first tick at its end and grace, not a millisecond before, and once."""
     give(driver, Measures(sent=3))

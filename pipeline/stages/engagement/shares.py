@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Final
 
-from pipeline.events import Partial
+from pipeline.events import Measures, Partial
 from pipeline.stage import Emit, Event, Outcome, Posted, Put, Stores
 from pipeline.stages.engagement.postings import NEVER, Entry, Place, window_key
 from pipeline.stages.engagement.state import (
@@ -24,7 +24,7 @@ from pipeline.stages.engagement.state import (
     members_key,
     share_key,
 )
-from pipeline.stages.measures import amount, plus
+from pipeline.stages.measures import amount, plus, written
 from pipeline.windows import Span
 
 __all__ = ["CONTACTED", "ENGAGED", "REPLIED", "add_up"]
@@ -157,5 +157,7 @@ def _changed(read: Stores, key: str, added: _Sum) -> Outcome:
     kept = (Put(SHARES, kept_under, Share(arrived_at, revision, sums)),)
     if sums == share.sums:
         return Outcome(writes=kept)
-    partial = Partial(window_key=key, partition=read.partition, revision=revision, measures=sums.measures())
+    partial = Partial(
+        window_key=key, partition=read.partition, revision=revision, measures=written(sums, Measures)
+    )
     return Outcome(writes=kept, emit=(Emit("engagement.partials", f"{key}|{read.partition}", partial),))
