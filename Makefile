@@ -59,11 +59,12 @@ engine:
 bench: setup  ## all benchmarks (20 min), or PARTS=peers,restore; writes the README's figures
 	@$(BIN)/python -m tests.bench --parts "$(PARTS)" $(if $(QUICK),--quick)
 
-check: setup  ## ruff, mypy --strict over package and tests, the import rule
+check: setup  ## ruff, mypy --strict over package and tests, the import rule, every released contract
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/unit/test_imports.py
+	@$(BIN)/pipeline topics check
 
 format: setup  ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .

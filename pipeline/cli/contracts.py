@@ -7,6 +7,7 @@ from pipeline.contracts.breaches import Breach
 from pipeline.contracts.releases import FOLDER, Contract, breaches, current, releases, save, version_of
 from pipeline.contracts.schemas import as_bytes, schemas
 from pipeline.errors import ConfigError
+from pipeline.topics import path
 
 __all__ = ["check", "export", "release"]
 
@@ -48,7 +49,7 @@ def check(*, json: bool = False) -> int:
     json
         Print one JSON object.
     """
-    released = releases()
+    released = releases(FOLDER)
     now = current()
     found = breaches(now, released)
     if json:
@@ -76,8 +77,9 @@ def release(version: str, *, json: bool = False) -> int:
     json
         Print one JSON object.
     """
-    released, now = releases(), current()
+    released, now = releases(FOLDER), current()
     _check_version(version, released, now)
+    _check_source()
     if breaches(now, released):
         return check(json=json)
     save(now, FOLDER / version)
@@ -106,6 +108,12 @@ def _check_version(version: str, released: tuple[Contract, ...], now: Contract) 
         raise ConfigError(f"{version} is not after {last.version}, the last release")
     if (last.schemas, last.topics) == (now.schemas, now.topics):
         raise ConfigError(f"nothing changed since {last.version}; there is nothing to release")
+
+
+def _check_source() -> None:
+    """Refuse to write into an installed package: a release belongs into the source."""
+    if path().is_relative_to(FOLDER.parent):
+        raise ConfigError("this is no checkout of the source, where a release could be committed")
 
 
 def _plain(breach: Breach) -> dict[str, object]:
