@@ -24,7 +24,7 @@ DISTRIBUTION = "sakari-users-pipeline"
 COMMANDS = {
     "dev": ("pipeline.cli.dev:dev", "Everything on this machine: Kafka, both APIs' sandboxes, traffic."),
     "run": ("pipeline.cli.run:run", "The stream processors against a given Kafka and given APIs."),
-    "topics": ("pipeline.cli.topics:app", "List, describe, plan and apply the topics."),
+    "topics": ("pipeline.cli.topics:app", "List, describe, plan, apply, check and export the topics."),
     "broker": ("pipeline.cli.broker:broker", "A real Kafka on this machine, alone."),
     "sandbox": ("pipeline.cli.sandbox:app", "Both APIs as servers on this machine, and their oracle."),
     "doctor": ("pipeline.cli.doctor:doctor", "Check settings, Kafka, topics and APIs; say what to do."),
