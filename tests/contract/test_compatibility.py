@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Meta, inspect
 
@@ -354,6 +354,7 @@ def test_every_rule_says_what_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("change", [change for change, case in CASES.items() if not case[2]])
+@settings(max_examples=25)
 @given(data=st.data())
 def test_what_is_called_compatible_is_decoded(change: str, data: st.DataObject) -> None:
     """Old types take whatever new ones write, and the other way round."""

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 MODULES = (
     "pipeline",
     "pipeline.codec",
+    "pipeline.contracts.schemas",
     "pipeline.errors",
     "pipeline.events",
     "pipeline.histogram",
