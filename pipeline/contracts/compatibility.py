@@ -52,12 +52,12 @@ def closed(subject: str, schema: Schema) -> list[Breach]:
     return sorted(set(_closed(place, schema)))
 
 
-def reused(subject: str, releases: Iterable[Schema | None], current: Schema) -> list[Breach]:
+def reused(subject: str, releases: Iterable[Schema], current: Schema) -> list[Breach]:
     """Names of *current* that one of *releases*, oldest first, had and a later one did not."""
     before: set[str] = set()
     gone: set[str] = set()
     for schema in releases:
-        paths = set(_paths(schema, schema.get("$defs", {}), "", frozenset())) if schema else set()
+        paths = set(_paths(schema, schema.get("$defs", {}), "", frozenset()))
         gone |= before - paths
         before |= paths
     back = gone & set(_paths(current, current.get("$defs", {}), "", frozenset()))

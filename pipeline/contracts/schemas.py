@@ -132,13 +132,24 @@ def _members(members: list[Schema], mapping: Mapping[str, str], parts: Mapping[s
     rest = [each for each in members if each.get("$ref") != mapping.get(UNKNOWN)]
     if len(rest) == len(members):
         return members
-    shared = set.intersection(*(set(parts[_title(each)]["properties"]) for each in rest if "$ref" in each))
-    own = _part(parts[_title({"$ref": mapping[UNKNOWN]})], parts)
+    made = parts[_title({"$ref": mapping[UNKNOWN]})]
+    every = [parts[_title(each)]["properties"] for each in rest if "$ref" in each]
+    shared = {name for name, field in made["properties"].items() if _is_shared(name, field, every)}
+    own = _part(made, parts)
     known = {"type": "string", "not": {"enum": sorted(tag for tag in mapping if tag != UNKNOWN)}}
-    fields = {name: field for name, field in own["properties"].items() if name in shared and name != "type"}
+    fields = {name: field for name, field in own["properties"].items() if name in shared}
     own["properties"] = {"type": {"description": "None of the other types", **known}, **fields}
     own["required"] = [name for name in own["required"] if name in own["properties"]]
     return [*rest, _ordered({**own, "x-fallback": True})]
+
+
+def _is_shared(name: str, field: Schema, every: list[Mapping[str, Schema]]) -> bool:
+    """Whether *every* struct has *name* as *field* is."""
+    return name != "type" and all(_shape(each.get(name, {})) == _shape(field) for each in every)
+
+
+def _shape(field: Schema) -> Schema:
+    return {keyword: field[keyword] for keyword in ("type", "$ref", "anyOf", "items") if keyword in field}
 
 
 def _title(reference: Schema) -> str:

@@ -22,6 +22,7 @@ ONE_AND_B = struct("One", tag="one", at=str, n=int, b=(int, 0))
 ONE_NEEDS_B = struct("One", tag="one", at=str, n=int, b=int)
 ONE_WITHOUT_N = struct("One", tag="one", at=str)
 UNTIMED = struct("Untimed", tag="untimed", n=int)
+COUNTED = struct("Counted", tag="counted", at=int, n=int)
 KNOWN = {"open_to": ("at",)}
 
 
@@ -323,6 +324,11 @@ CASES: dict[str, tuple[Any, Any, set[tuple[str, str]]]] = {
         struct(e=members(ONE, TWO, open_to=None)),
         struct(e=members(ONE, TWO, THREE, open_to=None)),
         {("e", "widened"), ("e", "closed")},
+    ),
+    "a member that has otherwise what all have": (
+        struct(e=members(ONE, TWO, **KNOWN)),
+        struct(e=members(ONE, TWO, COUNTED, **KNOWN)),
+        {("e[unknown].at", "removed")},
     ),
     "a member without what all have": (
         struct(e=members(ONE, TWO, **KNOWN)),
