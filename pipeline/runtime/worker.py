@@ -19,7 +19,7 @@ from pipeline.runtime.cluster import Cluster
 from pipeline.runtime.group import Group
 from pipeline.runtime.watchdog import Watchdog
 
-__all__ = ["Service", "Worker"]
+__all__ = ["Service", "Worker", "seldom_collecting"]
 
 #: Objects made, by generation, before garbage is looked for: a batch makes tens of thousands, none of them
 #: in a cycle. Looking through them after every 700, as Python does, took a third of all time.
@@ -108,7 +108,7 @@ class Worker:
                 will be done again; of a `Stuck` where a stage makes no progress; else of what no group or
                 service could handle.
         """
-        with _seldom_collecting():
+        with seldom_collecting():
             await self._run()
 
     async def _run(self) -> None:
@@ -152,7 +152,7 @@ class Worker:
 
 
 @contextmanager
-def _seldom_collecting() -> Iterator[None]:
+def seldom_collecting() -> Iterator[None]:
     """Look for garbage seldom, and not among what was imported and assembled before."""
     before = gc.get_threshold()
     gc.freeze()
