@@ -4,9 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from pipeline.codec import Output
 from pipeline.errors import BrokerError
@@ -18,6 +21,26 @@ from tests.broker.runtime_world import World
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 AT_MS = 1_790_000_000_000
+
+
+class Watched(Connection):
+    """Notes when a producer of its takes a batch, and for which partition."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        super().__init__(kafka, RuntimeSettings())
+        self.left: list[tuple[float, int]] = []
+
+    def producer(self, transactional_id: str | None = None) -> AIOKafkaProducer:
+        """A producer that is watched."""
+        made = super().producer(transactional_id)
+        send = made.send_batch
+
+        async def noted(batch: Any, topic: str, *, partition: int) -> Any:
+            self.left.append((time.monotonic(), partition))
+            return await send(batch, topic, partition=partition)
+
+        made.send_batch = noted
+        return made
 
 
 @asynccontextmanager
@@ -43,6 +66,46 @@ async def test_many_at_a_time_are_all_there_once_and_in_order(kafka: str, tmp_pa
         await asyncio.gather(*(publisher.publish(record(world, number)) for number in range(500)))
         told = [each.value for each in await world.records(at_least=500)]
     assert told == [str(number).encode() for number in range(500)]
+
+
+@asynccontextmanager
+async def watching(kafka: str, tmp_path: Path) -> AsyncIterator[tuple[World, Watched, Publisher]]:
+    """A publisher whose batches are noted as they leave."""
+    world, connection = World(kafka, tmp_path), Watched(KafkaSettings(bootstrap_servers=kafka))
+    await world.prepare(world.stage())
+    publisher = Publisher(connection, 10)
+    try:
+        yield world, connection, publisher
+    finally:
+        await publisher.close()
+
+
+async def test_under_load_batches_of_a_partition_keep_their_distance(kafka: str, tmp_path: Path) -> None:
+    """However fast Kafka acknowledges, whoever comes within some milliseconds shares a batch."""
+    async with watching(kafka, tmp_path) as (world, connection, publisher):
+
+        async def sender(partition: int) -> None:
+            for number in range(20):
+                await publisher.publish(record(world, number)._replace(partition=partition))
+
+        await asyncio.gather(*(sender(number % 2) for number in range(20)))
+        for partition in (0, 1):
+            left = [at for at, where in connection.left if where == partition]
+            assert len(left) <= 40
+            assert min(later - earlier for earlier, later in pairwise(left)) > 0.003
+
+
+async def test_a_record_that_comes_alone_leaves_at_once(kafka: str, tmp_path: Path) -> None:
+    """Where nothing left just before, no timer is waited for."""
+    async with watching(kafka, tmp_path) as (world, connection, publisher):
+        await publisher.publish(record(world, 0))
+        while time.monotonic() < connection.left[-1][0] + 0.05:  # noqa: ASYNC110 - no event tells it
+            await asyncio.sleep(0)
+        alone = asyncio.ensure_future(publisher.publish(record(world, 1)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert len(connection.left) == 2
+        await alone
 
 
 async def test_more_than_a_batch_takes_goes_in_several(kafka: str, tmp_path: Path) -> None:
