@@ -18,11 +18,12 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from email.utils import formatdate
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from pipeline.codec import MAX_RECORD_BYTES, Codec, Header, Output
@@ -184,7 +185,7 @@ class Receiver:
         self._answered(product, response.status)
         return response
 
-    async def _answer(self, request: web.BaseRequest, handle: Handler) -> web.Response:
+    async def _answer(self, request: web.BaseRequest, handle: Handler) -> web.StreamResponse:
         if self._in_flight >= self._settings.max_in_flight:
             return _refusal(WebhookError(429, "overloaded", _RETRY_AFTER_S))
         self._in_flight += 1
@@ -202,15 +203,15 @@ class Receiver:
             return _refusal(WebhookError(429, "cannot be taken now", _RETRY_AFTER_S))
         finally:
             self._in_flight -= 1
-        return web.Response(body=_RECEIVED, content_type="application/json")
+        return _TAKEN if request.keep_alive and request.version == HttpVersion11 else _taken()
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         limit = self._settings.max_body_bytes
         if (request.content_length or 0) > limit:
             raise _too_large(limit)
         try:
-            if request.content.is_eof():  # most bodies come with their head, and need no timer
-                body = await request.read()
+            if request.content.is_eof():  # most bodies come with their head: there is nothing to wait for
+                body = request.content.read_nowait()
             else:
                 async with asyncio.timeout(self._settings.body_timeout_s):
                     await _continued(request)
@@ -279,7 +280,7 @@ class Receiver:
         if len(raw) + 2 * len(subject) + len(whose.account.encode()) > MAX_RECORD_BYTES - _HEADER_BYTES:
             raise RecordError("too-large", f"a body of {len(raw)} bytes, with a long key")
         given = request.headers.get("traceparent", "")
-        ids = f"{self._random.getrandbits(320):080x}"
+        ids = self._random.randbytes(40).hex()
         trace = given if _TRACEPARENT.fullmatch(given) else f"00-{ids[:32]}-{ids[32:48]}-01"
         headers: list[Header] = [
             *self._constant(whose),
@@ -328,6 +329,45 @@ async def _continued(request: web.BaseRequest) -> None:
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # the answer itself has not begun
+
+
+def _taken() -> web.Response:
+    return web.Response(body=_RECEIVED, content_type="application/json")
+
+
+class _Taken(web.StreamResponse):
+    """
+    What ``_taken`` says, to all whose connection stays open.
+
+    aiohttp would put the same headers together again for each.
+    """
+
+    @property
+    def keep_alive(self) -> bool:
+        """It does."""
+        return True
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Write all of it."""
+        await request.writer.write(_taken_at(int(time.time())))
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing is left to write."""
+
+
+_TAKEN = _Taken()
+
+
+@lru_cache(maxsize=1)
+def _taken_at(second: int) -> bytes:
+    """The answer's bytes in this *second* since 1970."""
+    head = (
+        "HTTP/1.1 200 OK",
+        "Content-Type: application/json",
+        f"Content-Length: {len(_RECEIVED)}",
+        f"Date: {formatdate(second, usegmt=True)}",
+    )
+    return "\r\n".join((*head, "", "")).encode() + _RECEIVED
 
 
 def _too_large(limit: int) -> WebhookError:

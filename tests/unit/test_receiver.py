@@ -4,7 +4,10 @@ import asyncio
 import io
 import json
 import re
+import time
 from collections.abc import AsyncIterator
+from email.parser import Parser
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -112,6 +115,33 @@ class TestDurability:
             assert (await world.post(SAKARI_PATH, message())).status == 429
             world.published.gate.set()
         assert {one.result().status for one in asked} == {200}
+
+    async def test_an_answer_is_whole_and_the_connection_stays_open(self, world: World) -> None:
+        """Two webhooks sent one behind the other over one connection have two whole answers, and a date."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.receiver.port)
+        one = f"POST {SAKARI_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}"
+        writer.write(one.encode() * 2)
+        for _ in range(2):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            told = Parser().parsestr(head.partition("\r\n")[2])
+            assert head.startswith("HTTP/1.1 200 OK\r\n")
+            assert told["Content-Type"] == "application/json"
+            assert abs(parsedate_to_datetime(told["Date"]).timestamp() - time.time()) < 60
+            assert json.loads(await reader.readexactly(int(told["Content-Length"]))) == {"received": True}
+        writer.close()
+
+    @pytest.mark.parametrize(("version", "connection"), [("1.1", "close"), ("1.0", "close"), ("1.0", "")])
+    async def test_who_wants_the_connection_closed_gets_it_closed(
+        self, world: World, version: str, connection: str
+    ) -> None:
+        """An answer to the last request of a connection ends with it (RFC 9112 section 9.6)."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.receiver.port)
+        told = f"Host: x\r\nContent-Length: 2\r\nConnection: {connection}\r\n\r\n{{}}"
+        writer.write(f"POST {SAKARI_PATH} HTTP/{version}\r\n{told}".encode())
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer.startswith(f"HTTP/{version} 200 OK\r\n".encode())
+        assert answer.endswith(b'\r\n\r\n{"received":true}')
+        writer.close()
 
     async def test_stopping_answers_what_is_in_flight(self) -> None:
         """An orderly stop loses no request that was taken."""
