@@ -249,7 +249,7 @@ def _untyped(topic: Topic, type_: str, raw: bytes | None, headers: Mapping[str, 
             return None
         raise RecordError("null", f"{topic.name} has no tombstones, so a value must be there")
     if topic.types == ("raw",):
-        return _received(raw, text_headers(headers.items()))
+        return _received(raw, headers)
     raise RecordError("unknown-type", f"{type_ or 'no ce_type'!r} may not stand on {topic.name}")
 
 
@@ -306,7 +306,7 @@ def _text(header: bytes | None) -> str:
 
 
 def _others(headers: Mapping[str, bytes]) -> Mapping[str, str]:
-    return {name: text for name, text in text_headers(headers.items()).items() if name not in _KNOWN}
+    return text_headers((name, value) for name, value in headers.items() if name not in _KNOWN)
 
 
 def _unusable_key(topic: str, key: bytes | None) -> RecordError:
@@ -315,20 +315,21 @@ def _unusable_key(topic: str, key: bytes | None) -> RecordError:
     return RecordError("wrong-key", "the key is no UTF-8 text")
 
 
-def _received(body: bytes, headers: Mapping[str, str]) -> Received:
-    scan = headers.get("scan_started_at")
+def _received(body: bytes, headers: Mapping[str, bytes]) -> Received:
+    get = headers.get
+    scan = get("scan_started_at")
     try:
-        started = to_ms(parse(scan)) if scan else 0
+        started = to_ms(parse(_text(scan))) if scan else 0
     except ValueError as error:
         raise RecordError("invalid-header", "scan_started_at: is no time") from error
     return Received(
         body=body,
-        source=headers.get("source", ""),
-        product=headers.get("product", ""),
-        resource=headers.get("resource", ""),
-        tenant=headers.get("tenant", "-"),
-        account=headers.get("account", ""),
-        verified=headers.get("verified") == "true",
-        change=headers.get("change", ""),
+        source=_text(get("source")),
+        product=_text(get("product")),
+        resource=_text(get("resource")),
+        tenant=_text(get("tenant")) or "-",
+        account=_text(get("account")),
+        verified=get("verified") == b"true",
+        change=_text(get("change")),
         scan_started_at=started,
     )
