@@ -19,6 +19,7 @@ __all__ = [
     "e164",
     "fact_id",
     "fact_id_of",
+    "is_short",
     "native_key",
     "quoted",
     "resource_name",
@@ -42,9 +43,14 @@ def unreadable_key(tenant: str, body: bytes) -> str:
 _MAX_NUMBER_TEXT = 100
 
 
+def is_short(number: str, country: str | None) -> bool:
+    """Whether *number*, dialled in *country*, can be one at all."""
+    return len(number) + len(country or "") <= _MAX_NUMBER_TEXT
+
+
 def e164(number: str, country: str | None) -> str | None:
     """*number* in E.164, read as dialled in *country* (ISO 3166 alpha-2); None unless it is valid."""
-    return _e164(number, country) if len(number) + len(country or "") <= _MAX_NUMBER_TEXT else None
+    return _e164(number, country) if is_short(number, country) else None
 
 
 @lru_cache(maxsize=65_536)
@@ -80,7 +86,7 @@ def _family(system: str, account: str, resource: str) -> str:
 
 def quoted(part: str) -> str:
     """*part* percent-encoded, so that no separator is left in it: `urllib.parse.quote`, but quick for ids."""
-    return _RESERVED.sub(_escaped, part)
+    return part if part.isalnum() and part.isascii() else _RESERVED.sub(_escaped, part)
 
 
 _RESERVED = re.compile(r"[^A-Za-z0-9_.~-]+")

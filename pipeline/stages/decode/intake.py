@@ -8,7 +8,7 @@ import msgspec
 
 from pipeline.errors import RecordError
 from pipeline.events import Received
-from pipeline.identity import Identity, e164, fact_id_of, quoted
+from pipeline.identity import Identity, e164, fact_id_of, is_short, quoted
 from pipeline.instants import Time, from_ms
 from pipeline.stage import Emit, Event, Outcome, Put, Store, Stores, Write
 from pipeline.stages.decode.config import TenantConfig
@@ -23,12 +23,16 @@ class Keys:
 
     def __init__(self, identity: Identity) -> None:
         self.contact = lru_cache(maxsize=262_144)(identity.contact_key)
-        self._number = lru_cache(maxsize=8_192)(identity.number)
+        self._identity = identity
+        self._remembered = lru_cache(maxsize=8_192)(self._own_number)
 
     def own_number(self, tenant: str, number: str | None, country: str | None) -> str | None:
         """What stands for one of our own numbers; None unless it is a valid one."""
-        mobile = e164(number, country) if number else None
-        return self._number(tenant, mobile) if mobile else None
+        return self._remembered(tenant, number, country) if number and is_short(number, country) else None
+
+    def _own_number(self, tenant: str, number: str, country: str | None) -> str | None:
+        mobile = e164(number, country)
+        return self._identity.number(tenant, mobile) if mobile else None
 
 
 class Intake:

@@ -8,7 +8,8 @@ A conversation: ``started:<time>`` at created.at, ``closed:<time>`` at ``closed`
 where that is merely true.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import TypeAlias
 
 import msgspec
 
@@ -42,6 +43,11 @@ from pipeline.stages.decode.parse import (
 __all__ = ["conversation", "message"]
 
 _TOPIC = "sakari.events"
+#: What went wrong with a message.
+_Error: TypeAlias = wire.Failure | str | None
+#: Makes a fact of a message that implies it.
+_Make: TypeAlias = Callable[[Intake, Message, _Error], SakariFact]
+
 _CONVERSATION = msgspec.json.Decoder(wire.Conversation)
 
 
@@ -63,8 +69,9 @@ def message(
     told = _message(intake, given, where, identifier, created=known, outgoing=outgoing)
     key = _whose(intake, given.contact)
     name = resource_name("sakari", intake.account, "message", identifier)
-    for kind in intake.news(name, known, _kinds(told, is_dated=created is not None)):
-        intake.tell(_TOPIC, key, _fact(intake, told, kind, given.error), fact_id_of(name, kind))
+    implied = _implied(told, is_dated=created is not None)
+    for kind in intake.news(name, known, implied):
+        intake.tell(_TOPIC, key, implied[kind](intake, told, given.error), fact_id_of(name, kind))
 
 
 def _message(
@@ -100,52 +107,59 @@ def _message(
     )
 
 
-def _kinds(told: Message, *, is_dated: bool) -> Iterator[str]:
-    """The kinds of all facts that a message implies; one that *is_dated* tells when it was created."""
+def _implied(told: Message, *, is_dated: bool) -> dict[str, _Make]:
+    """
+    The kinds of all facts that the message *told* implies, and what makes each.
+
+    One that *is_dated* tells when it was created.
+    """
     if not told.outgoing:
-        yield "received"
-        return
-    if is_dated:
-        yield "sent"
+        return {"received": _received}
+    facts: dict[str, _Make] = {"sent": _sent} if is_dated else {}
     if told.status:
-        yield f"status:{told.status}"
+        facts[f"status:{told.status}"] = _status_changed
     if is_dated and told.segments is not None and told.price is not None:
-        yield f"priced:{told.segments}:{told.price}"
+        facts[f"priced:{told.segments}:{told.price}"] = _priced
+    return facts
 
 
-def _fact(intake: Intake, told: Message, kind: str, error: wire.Failure | str | None) -> SakariFact:
-    """The fact *kind* of the message *told*, which implies it."""
-    tenant, account = intake.tenant, intake.account
-    match kind.partition(":")[0]:
-        case "received":
-            return MessageReceived(
-                tenant=tenant, account_id=account, occurred_at=told.created_at, message=told
-            )
-        case "sent":
-            return MessageSent(tenant=tenant, account_id=account, occurred_at=told.created_at, message=told)
-        case "status":
-            code, text = _failure(error)
-            return MessageStatusChanged(
-                tenant=tenant,
-                account_id=account,
-                occurred_at=told.updated_at,
-                message=told,
-                status=told.status,
-                error_code=code,
-                error=text,
-            )
-        case _:
-            return MessagePriced(
-                tenant=tenant,
-                account_id=account,
-                occurred_at=told.updated_at,
-                message=told,
-                segments=told.segments or 0,
-                price=told.price or "0",
-            )
+def _received(intake: Intake, told: Message, _: _Error) -> SakariFact:
+    return MessageReceived(
+        tenant=intake.tenant, account_id=intake.account, occurred_at=told.created_at, message=told
+    )
 
 
-def _failure(error: wire.Failure | str | None) -> tuple[str | None, str | None]:
+def _sent(intake: Intake, told: Message, _: _Error) -> SakariFact:
+    return MessageSent(
+        tenant=intake.tenant, account_id=intake.account, occurred_at=told.created_at, message=told
+    )
+
+
+def _status_changed(intake: Intake, told: Message, error: _Error) -> SakariFact:
+    code, text = _failure(error)
+    return MessageStatusChanged(
+        tenant=intake.tenant,
+        account_id=intake.account,
+        occurred_at=told.updated_at,
+        message=told,
+        status=told.status,
+        error_code=code,
+        error=text,
+    )
+
+
+def _priced(intake: Intake, told: Message, _: _Error) -> SakariFact:
+    return MessagePriced(
+        tenant=intake.tenant,
+        account_id=intake.account,
+        occurred_at=told.updated_at,
+        message=told,
+        segments=told.segments or 0,
+        price=told.price or "0",
+    )
+
+
+def _failure(error: _Error) -> tuple[str | None, str | None]:
     """Code and text of what went wrong with a message."""
     if isinstance(error, wire.Failure):
         return as_id(error.code), error.description or error.message
