@@ -162,8 +162,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     dead-lettered with nothing written. *resume* goes on with a `Cursor`, at most 500 outputs a call.
     *add_up* makes outcomes of the postings of several steps, each with the event it came from, so that
     what many records add to is read, added to and written once; each outcome is told with the event that
-    caused it. Steps don't see what is still to be added up of their own topic; of others they see all. However
-    postings are split into calls, the state ends equal.
+    caused it. Steps don't see what is still to be added up of their own topic; of others they see all.
+    However postings are split into calls, the state ends equal.
+    *gather_s* is for a stage whose outputs nobody waits for: a batch that is not full is committed no sooner
+    than so many seconds after the one before, which spares Kafka transactions.
     *state_version* is raised when stored values change their meaning: stores are then rebuilt.
     """
 
@@ -174,4 +176,5 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     step: Callable[[Stores, Event[Any]], Outcome]
     resume: Callable[[Stores, Cursor], Outcome] | None = None
     add_up: Callable[[Stores, Sequence[Posted]], Iterable[tuple[Event[Any], Outcome]]] | None = None
+    gather_s: float = 0.0
     state_version: int = 1

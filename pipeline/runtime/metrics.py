@@ -2,14 +2,21 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from pipeline.codec import Places
+from pipeline.headers import decoded
+from pipeline.instants import Time, to_ms
+
 __all__ = ["Latencies", "Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
+#: Records of a transaction and place at most whose latency is looked at.
+_TIMED = 100
 _RECORDS = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
 
 
@@ -134,3 +141,22 @@ class Metrics:
                 gauge.remove(stage, str(partition))
             except KeyError:
                 continue  # there was nothing to show
+
+    def written(self, stage: str, places: Places, now_ms: int) -> None:
+        """Count what a transaction of *stage* wrote to *places*."""
+        for (topic, _), records in places.items():
+            self.outputs.labels(topic).inc(len(records))
+            every = 1 + len(records) // _TIMED  # one in so many stands for them all
+            self.output_latency.observe(topic, now_ms, [each[0] for each in records[::every]], every)
+        if (occurred_ms := _event_time(places)) is not None:
+            self.event_delay.labels(stage).set((now_ms - occurred_ms) / 1000)
+
+
+def _event_time(places: Places) -> int | None:
+    """When what the last output tells of happened, in ms since 1970; None where it does not say."""
+    for (topic, _), records in places.items():
+        text = next((value for name, value in decoded(records[-1][3]) if name == "ce_time"), b"")
+        if text and topic != "dead-letters":
+            with suppress(ValueError):
+                return to_ms(Time(text.decode()))
+    return None

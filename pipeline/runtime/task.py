@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from logging import DEBUG, WARNING
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -22,8 +21,7 @@ from aiokafka import TopicPartition
 from pipeline.codec import Fetched, Places, Record, new_traceparent
 from pipeline.effects import Change, Unit
 from pipeline.errors import PipelineError, RecordError, StageFailed
-from pipeline.headers import NO_HEADERS, decoded
-from pipeline.instants import Time, to_ms
+from pipeline.headers import NO_HEADERS
 from pipeline.runtime import names
 from pipeline.runtime.batch import Batch, Processor, stores_of
 from pipeline.runtime.cluster import Cluster
@@ -46,9 +44,6 @@ _MAX_BATCH_BYTES = 8 * 1024 * 1024
 
 #: Records at most that are taken between two looks at the clock.
 _STRIDE = 50
-
-#: Records of a transaction and place at most whose latency is looked at.
-_TIMED = 100
 
 #: Attempts that a dead letter tells of whose outputs the broker refused: in the batch, halved, alone.
 _REFUSED_ATTEMPTS = 3
@@ -115,6 +110,7 @@ class Task:
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._committing = False
+        self._gathering = False
         self._resting = False
         self._narrowing = Narrowing(cluster.settings.batch_records)
         self._recovery = Recovery(cluster.settings.heartbeat_interval_ms / 1000)
@@ -250,6 +246,7 @@ class Task:
                 flight.settle()
             else:
                 self._committing = True
+                self._gather()
                 committing = tasks.create_task(
                     self._commit(producer, flight, flight.batch), name=f"commit {self._name}"
                 )
@@ -267,6 +264,22 @@ class Task:
             await self.inbox.wake.wait()
         self._resting = False
 
+    @property
+    def _waits(self) -> bool:
+        """Whether a batch that is not full waits: for the commit of the one before, or to gather more."""
+        gathers = self._gathering and not (self._requests or self._processor.resumable)
+        return self._committing or gathers
+
+    def _gather(self) -> None:
+        """Let the next batch wait for what makes it worth a transaction."""
+        if self.unit.stage.gather_s:
+            self._gathering = True
+            asyncio.get_running_loop().call_later(self.unit.stage.gather_s, self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = False
+        self.inbox.wake.set()
+
     def _has_work(self) -> bool:
         return bool(self.inbox.ready or self._requests or self._processor.resumable)
 
@@ -283,7 +296,7 @@ class Task:
                     self._resume()
                     resumed = True
             full = records >= self._narrowing.limit or size >= _MAX_BATCH_BYTES
-            if full or self._halted or not self._committing:
+            if full or self._halted or not self._waits:
                 break
             self.inbox.wake.clear()
             await self.inbox.wake.wait()
@@ -392,13 +405,7 @@ class Task:
                 metrics.dead_letters.labels(stage, reason).inc(count)
             expected = batch.reasons.keys() <= _EXPECTED_REASONS
             self._log.log(DEBUG if expected else WARNING, "record.dead_lettered", reasons=batch.reasons)
-        now = self.now()
-        for (topic, _), records in batch.places.items():
-            metrics.outputs.labels(topic).inc(len(records))
-            every = 1 + len(records) // _TIMED  # one in so many stands for them all
-            metrics.output_latency.observe(topic, now, [each[0] for each in records[::every]], every)
-        if (occurred_ms := _event_time(batch)) is not None:
-            metrics.event_delay.labels(stage).set((now - occurred_ms) / 1000)
+        metrics.written(stage, batch.places, self.now())
 
     def _failed(self, error: Exception) -> float:
         """Note why the session ended, and narrow down what cannot be written; seconds to wait."""
@@ -479,13 +486,3 @@ class Task:
         return Event(
             topic="", key="", value=None, id=seed, received_at=now, traceparent=new_traceparent(seed.encode())
         )
-
-
-def _event_time(batch: Batch) -> int | None:
-    """When what the last output tells of happened, in ms since 1970; None where it does not say."""
-    for (topic, _), records in batch.places.items():
-        text = next((value for name, value in decoded(records[-1][3]) if name == "ce_time"), b"")
-        if text and topic != "dead-letters":
-            with suppress(ValueError):
-                return to_ms(Time(text.decode()))
-    return None

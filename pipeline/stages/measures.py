@@ -20,6 +20,7 @@ from pipeline.errors import RecordError
 from pipeline.events import Measures, Ratios
 
 __all__ = [
+    "GATHER_S",
     "NO_SUMS",
     "ZERO",
     "Sums",
@@ -34,6 +35,9 @@ __all__ = [
     "units",
     "written",
 ]
+
+#: How long the stages that add measures up gather before they commit: whoever reads metrics reads sums.
+GATHER_S = 0.2
 
 ZERO = Measures()
 

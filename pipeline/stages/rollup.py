@@ -42,7 +42,7 @@ from pipeline.stage import (
     Stores,
     Write,
 )
-from pipeline.stages.measures import NO_SUMS, Sums, ratios, summed, written
+from pipeline.stages.measures import GATHER_S, NO_SUMS, Sums, ratios, summed, written
 from pipeline.windows import Window
 
 __all__ = ["stage"]
@@ -107,6 +107,7 @@ def stage(*, grace_s: int, zones: Mapping[str, ZoneInfo]) -> Stage:
         step=partial(_step, terms),
         resume=partial(_resume, terms),
         add_up=partial(_add_up, terms),
+        gather_s=GATHER_S,
         state_version=2,
     )
 

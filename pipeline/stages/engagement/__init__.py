@@ -62,6 +62,7 @@ from pipeline.stage import Event, Outcome, Posted, Stage, Stores
 from pipeline.stages.engagement import happenings, messages, shares, sweep, totals
 from pipeline.stages.engagement.ledger import Ledger, Terms
 from pipeline.stages.engagement.state import BOOKINGS, CLOCK, CONTACTS, MEMBERS, SEEN, SHARES, TIMELINES
+from pipeline.stages.measures import GATHER_S
 
 __all__ = ["stage"]
 
@@ -111,6 +112,7 @@ def stage(
         step=partial(_step, terms),
         resume=partial(sweep.resume, terms),
         add_up=_add_up,
+        gather_s=GATHER_S,
         state_version=3,
     )
 
