@@ -10,7 +10,7 @@ wiped and restored in full.
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -164,19 +164,6 @@ class LocalStore:
         except Exception as error:
             raise self._cause(error) from error
         return value
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """
-        The values under *keys*, in their order; one call for all costs less than one ``get`` for each.
-
-        Raises:
-            StoreError: the local copy is damaged.
-        """
-        if self._db is None:
-            return [None] * len(keys)
-        with self._mapped():
-            values: list[bytes | None] = self._db.get(list(keys))
-        return values
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """

@@ -170,8 +170,6 @@ def test_a_spoilt_block_is_told_by_every_way_to_read(tmp_path: Path) -> None:
     store = with_a_spoilt_block(tmp_path)
     keys = [b"s\0%05d" % number for number in range(20_000)]
     with pytest.raises(StoreError, match="checksum mismatch"):
-        store.get_many(keys)
-    with pytest.raises(StoreError, match="checksum mismatch"):
         _ = [store.get(key) for key in keys]
     store.close()
 
@@ -284,17 +282,6 @@ def test_nothing_is_read_of_a_store_that_is_not_open(tmp_path: Path) -> None:
     assert (store.get(b"s\0a"), content(store)) == (None, [])
 
 
-def test_many_values_come_in_the_order_of_their_keys(tmp_path: Path) -> None:
-    """One call gives what one get for each key would, with None where there is nothing."""
-    written(tmp_path)
-    store = opened(tmp_path)
-    keys = [b"s\0c", b"s\0b", b"s\0a", b"s\0c"]
-    assert store.get_many(keys) == [store.get(key) for key in keys] == [b"3", None, b"1", b"3"]
-    assert store.get_many([]) == []
-    store.close()
-    assert store.get_many(keys) == [None] * 4
-
-
 def test_a_scan_stands_as_it_began(tmp_path: Path) -> None:
     """What is written while a scan is read does not change what it gives."""
     written(tmp_path)
@@ -308,8 +295,6 @@ def test_a_scan_stands_as_it_began(tmp_path: Path) -> None:
 def test_a_bug_of_ours_is_no_damage_of_the_store(tmp_path: Path) -> None:
     """Only what RocksDB raises condemns a store to be wiped."""
     store = opened(tmp_path)
-    with pytest.raises(KeyError):
-        store.get_many([1])  # type: ignore[list-item]
     with pytest.raises(KeyError):
         store.get(1)  # type: ignore[arg-type]
     store.close()
