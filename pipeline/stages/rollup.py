@@ -16,7 +16,7 @@ closes it. A window whose measures have all returned to zero is still published.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -62,7 +62,7 @@ class Terms(msgspec.Struct, frozen=True):
     """The settings of the stage."""
 
     grace_ms: int
-    zones: Mapping[str, ZoneInfo]
+    bounds: Callable[[str], tuple[Window, int]]  #: of a window key: what it says, and when the window ends
 
 
 class Total(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -98,7 +98,7 @@ CLOCK: Store[Clock] = Store("clock", Clock)  # "clock"
 
 def stage(*, grace_s: int, zones: Mapping[str, ZoneInfo]) -> Stage:
     """The stage ``rollup``: windows close *grace_s* after their end, by the tenants' time *zones*."""
-    terms = Terms(grace_s * 1000, zones)
+    terms = Terms(grace_s * 1000, lru_cache(maxsize=16_384)(partial(_bounds, zones)))
     return Stage(
         name="rollup",
         inputs=("engagement.partials", "clock.ticks"),
@@ -117,7 +117,7 @@ def _step(terms: Terms, read: Stores, event: Event[Any]) -> Outcome:
     if isinstance(value, Partial):
         if event.key != f"{value.window_key}|{value.partition}":
             raise RecordError("wrong-key", "the record's key is not its window key and partition")
-        _bounds(terms, value.window_key)
+        terms.bounds(value.window_key)
         return Outcome(postings=(value,))
     if isinstance(value, Tick):
         return _tick(terms, read, value)
@@ -142,7 +142,7 @@ def _revised(
     terms: Terms, read: Stores, key: str, shares: Iterable[Event[Partial]]
 ) -> Iterator[tuple[Event[Partial], Outcome]]:
     """Let *shares* replace those their partitions gave before, and publish the sum if it changed."""
-    window, end = _bounds(terms, key)
+    window, end = terms.bounds(key)
     place = f"{window.start}|{key}"
     total = read.get(TOTALS, place) or Total(arrived_at=0, end=end)
     sums, kept, cause = total.sums, [], None
@@ -247,19 +247,13 @@ def _metrics(window: Window, total: Total, end: Time) -> WindowMetrics:
     )
 
 
-def _bounds(terms: Terms, key: str) -> tuple[Window, int]:
-    """What the window key *key* says, and when the window ends."""
-    return _bounds_in(terms.zones.get(key.partition("|")[0], UTC), key)
-
-
-@lru_cache(maxsize=16_384)
-def _bounds_in(zone: ZoneInfo, key: str) -> tuple[Window, int]:
+def _bounds(zones: Mapping[str, ZoneInfo], key: str) -> tuple[Window, int]:
     try:
         window = windows.parse(key)
     except ValueError as error:
         raise RecordError("window-key", str(error)) from None
     try:
-        return window, window.span(zone).end
+        return window, window.span(zones.get(window.tenant, UTC)).end
     except (ValueError, OverflowError):
         raise RecordError("window-key", "the window's start is out of range") from None
 

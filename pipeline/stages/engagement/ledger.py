@@ -19,8 +19,9 @@ from pipeline.events import Activity
 from pipeline.instants import Time, to_ms
 from pipeline.stage import Event, Outcome, Put, Reject, Store, Stores
 from pipeline.stages.engagement import score
-from pipeline.stages.engagement.postings import Delta, Entry, Opt, Place, Posting, place
+from pipeline.stages.engagement.postings import Delta, Entry, Opt, Place, Posting, places
 from pipeline.stages.engagement.state import DAY, EVERYWHERE, HOUR, SEEN, TOTAL, Seen, day_text
+from pipeline.windows import HOUR_MS
 
 __all__ = ["Ledger", "Terms", "moment"]
 
@@ -98,7 +99,8 @@ class Ledger:
 
     def place(self, at: int, dimensions: tuple[str, ...]) -> Place:
         """Where what happened at *at* is booked."""
-        return place(self.activity.tenant, dimensions, at, self._zone)
+        early, late = places(self.activity.tenant, dimensions, at // HOUR_MS, self._zone)
+        return early if at < early.day.end else late
 
     def in_time(self, place: Place, heard_at: int) -> int:
         """The scopes in which what was received at *heard_at* doesn't come too late for *place*."""

@@ -9,7 +9,7 @@ import msgspec
 from pipeline import windows
 from pipeline.windows import HOUR_MS, Span, day_of, hour_of
 
-__all__ = ["NEVER", "Delta", "Entry", "Opt", "Place", "Posting", "place", "window_key"]
+__all__ = ["NEVER", "Delta", "Entry", "Opt", "Place", "Posting", "places", "window_key"]
 
 #: In `Delta`: the contact does not count by it.
 NEVER = -1
@@ -20,7 +20,7 @@ class Place:
     """
     Where a fact is booked: its dimensions, in the hour and the day of its time.
 
-    Equal only to itself, so that it is quick to look up. `place` mostly gives the same for the same; where
+    Equal only to itself, so that it is quick to look up. `places` mostly gives the same for the same; where
     it does not, the two are added up apart, to the same windows.
     """
 
@@ -34,15 +34,9 @@ class Place:
         self.day_keys = tuple([window_key(tenant, dimension, day) for dimension in dimensions])
 
 
-def place(tenant: str, dimensions: tuple[str, ...], at: int, zone: ZoneInfo) -> Place:
-    """Where what happened at *at* is booked, the days being those of *zone*."""
-    early, late = _places(tenant, dimensions, at // HOUR_MS, zone)
-    return early if at < early.day.end else late
-
-
 @lru_cache(maxsize=4_096)
-def _places(tenant: str, dimensions: tuple[str, ...], number: int, zone: ZoneInfo) -> tuple[Place, Place]:
-    """The places of an hour of UTC: one, but where a day ends within the hour."""
+def places(tenant: str, dimensions: tuple[str, ...], number: int, zone: ZoneInfo) -> tuple[Place, Place]:
+    """The places of the hour of UTC of that *number*: the same, but where a day of *zone* ends within it."""
     hour = hour_of(number * HOUR_MS)
     early, late = day_of(hour.start, zone), day_of(hour.end - 1, zone)
     first = Place(tenant, dimensions, hour, early)

@@ -9,7 +9,7 @@ outbound messages exist that are not late for that width.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from pipeline.events import MessageReceived, MessageSent
@@ -156,5 +156,8 @@ class Conversation:
         )
 
 
-def _with(entries: Iterable[M], new: M) -> tuple[M, ...]:
+def _with(entries: Sequence[M], new: M) -> tuple[M, ...]:
+    """*entries*, in order, with *new* in its place, instead of what was known of the same message."""
+    if not entries or entries[-1].at < new.at:
+        return tuple([*entries, new])
     return tuple(sorted([e for e in entries if (e.at, e.id) != (new.at, new.id)] + [new]))
