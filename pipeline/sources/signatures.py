@@ -12,9 +12,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from nacl.exceptions import CryptoError
+from nacl.signing import VerifyKey
 
 from pipeline.errors import ConfigError
 
@@ -27,14 +29,16 @@ _SECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
 MIN_SIGNING_BYTES = 24
 
 
-def public_keys(given: Iterable[str]) -> tuple[Ed25519PublicKey, ...]:
+def public_keys(given: Iterable[str]) -> tuple[VerifyKey, ...]:
     """
     The Ed25519 keys in *given*, each PEM text or the path of a PEM file.
+
+    libsodium's, which verify in less than half the time that those of OpenSSL take.
 
     Raises:
         ConfigError: some cannot be read, or are of another kind; names all of them.
     """
-    keys: list[Ed25519PublicKey] = []
+    keys: list[VerifyKey] = []
     problems: list[str] = []
     for number, text in enumerate(given):
         try:
@@ -46,7 +50,7 @@ def public_keys(given: Iterable[str]) -> tuple[Ed25519PublicKey, ...]:
     return tuple(keys)
 
 
-def _public_key(text: str) -> Ed25519PublicKey:
+def _public_key(text: str) -> VerifyKey:
     try:
         pem = text if "BEGIN" in text else Path(text).read_text()
         key = load_pem_public_key(pem.encode())
@@ -54,10 +58,10 @@ def _public_key(text: str) -> Ed25519PublicKey:
         raise ConfigError("is neither PEM nor a file that holds it") from error
     if not isinstance(key, Ed25519PublicKey):
         raise ConfigError("must be an Ed25519 public key")
-    return key
+    return VerifyKey(key.public_bytes_raw())
 
 
-def ed25519(signature: str | None, body: bytes, keys: Sequence[Ed25519PublicKey]) -> bool | None:
+def ed25519(signature: str | None, body: bytes, keys: Sequence[VerifyKey]) -> bool | None:
     """Whether one of *keys* made the base64 *signature* of *body*; None if there is no signature at all."""
     if signature is None or signature.strip().upper() in {"", "N/A"}:
         return None
@@ -68,10 +72,10 @@ def ed25519(signature: str | None, body: bytes, keys: Sequence[Ed25519PublicKey]
     return any(_signed(key, raw, body) for key in keys)
 
 
-def _signed(key: Ed25519PublicKey, signature: bytes, body: bytes) -> bool:
+def _signed(key: VerifyKey, signature: bytes, body: bytes) -> bool:
     try:
-        key.verify(signature, body)
-    except InvalidSignature:
+        key.verify(body, signature)
+    except CryptoError:  # also where it is not 64 bytes long
         return False
     return True
 

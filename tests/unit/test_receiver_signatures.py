@@ -1,12 +1,15 @@
 """Whom the receiver believes: signatures, shared secrets, secrets of paths."""
 
 import ast
+import base64
 import inspect
 from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from pipeline.instants import from_ms
@@ -36,6 +39,10 @@ async def world() -> AsyncIterator[World]:
         yield opened
 
 
+def _turned(text: bytes, bit: int) -> bytes:
+    return (int.from_bytes(text, "little") ^ 1 << bit).to_bytes(len(text), "little")
+
+
 class TestSignatures:
     """Whom the receiver believes."""
 
@@ -55,6 +62,16 @@ class TestSignatures:
         for location in ("location-1", "location-2"):
             assert (await world.users(users_event(locationId=location), signature)).status == 401
         assert world.published.outputs == []
+
+    @given(st.binary(max_size=400), st.integers(0, 511), st.data())
+    def test_a_signature_holds_for_its_bytes_alone(self, body: bytes, bit: int, data: st.DataObject) -> None:
+        """As signed it is believed; with any bit of it, or of the body, turned, or a byte more, it is not."""
+        keys, made = signatures.public_keys([pem(KEYS[1])]), KEYS[1].sign(body)
+        turned = data.draw(st.integers(0, len(body) * 8))
+        others = [(_turned(made, bit), body), (made + b"\0", body), (made, _turned(body + b"\0", turned))]
+        assert signatures.ed25519(base64.b64encode(made).decode(), body, keys) is True
+        for signature, signed in others:
+            assert signatures.ed25519(base64.b64encode(signature).decode(), signed, keys) is False
 
     async def test_every_configured_key_counts(self, world: World) -> None:
         """Keys rotate: several at once are believed, another is not."""
