@@ -8,7 +8,7 @@ that it could change are compared before and after and moved. In the windows of 
 outbound messages exist that are not late for that width.
 """
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
@@ -158,6 +158,8 @@ class Conversation:
 
 def _with(entries: Sequence[M], new: M) -> tuple[M, ...]:
     """*entries*, in order, with *new* in its place, instead of what was known of the same message."""
-    if not entries or entries[-1].at < new.at:
-        return tuple([*entries, new])
-    return tuple(sorted([e for e in entries if (e.at, e.id) != (new.at, new.id)] + [new]))
+    others = list(entries)
+    if others and others[-1].at >= new.at:
+        others = [e for e in others if (e.at, e.id) != (new.at, new.id)]
+    insort(others, new)
+    return tuple(others)
