@@ -10,6 +10,7 @@ from pipeline.events.contacts import (
     with_unknown_fact,
 )
 from pipeline.events.engagement import ContactEngagement, Measures, Partial, Ratios, WindowMetrics
+from pipeline.events.jobs import Job, JobWish
 from pipeline.events.operations import Fingerprint, PollState, PostedStatistics, Received, Tick, Token
 from pipeline.events.other import SourceEvent
 from pipeline.events.sakari import (
@@ -60,6 +61,8 @@ __all__ = [
     "EnrichedContact",
     "Fact",
     "Fingerprint",
+    "Job",
+    "JobWish",
     "ListOptedIn",
     "ListOptedOut",
     "LocationTag",

@@ -355,6 +355,25 @@ VALUES: dict[str, tuple[str, str, Any]] = {
             events.Token(sealed="c2VhbGVk", expires_at=EVENING, scopes=("users.readonly",)),
         ),
         ("meta", "pipeline.identity", events.Fingerprint("cd" * 32)),
+        (
+            "jobs",
+            "5f0c2a91",
+            events.Job(
+                id="5f0c2a91",
+                kind="replay",
+                spec={"what": "range", "topic": "sakari.events"},
+                state="failed",
+                wanted="pause",
+                done=1200,
+                total=5000,
+                per_s=480.5,
+                cursor={"0": 1200},
+                begun_at=MORNING,
+                updated_at=NOON,
+                error="Kafka did not answer",
+            ),
+        ),
+        ("jobs.wanted", "5f0c2a91", events.JobWish(id="5f0c2a91", wanted="pause", wished_at=NOON)),
     )
 }
 CAUSE: Event[None] = Event(

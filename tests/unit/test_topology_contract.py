@@ -23,11 +23,15 @@ BESIDE = {
     "backfill": "a command that fills sources.received",
     "run": "the process itself keeps the identity's fingerprint",
     "dlq": "a command that puts dead letters back",
+    "replay": "a command that copies what topics kept, and runs stages again",
+    "erase": "a command that takes a person out",
 }
 #: Topics that are read or written without being a stage's input or output, and why.
 TABLES = {
     "tokens": "read whole by whoever calls an API, written when a token rotates",
     "meta": "read whole by every process at its start",
+    "jobs": "read whole by the commands that run, show and stop jobs",
+    "jobs.wanted": "read whole by whoever runs a job",
 }
 
 
