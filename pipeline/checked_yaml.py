@@ -8,6 +8,7 @@ where it stands, and returns the value, or None after it has noted what is wrong
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import date
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ __all__ = [
     "Findings",
     "boolean",
     "compose",
+    "day",
     "did_you_mean",
     "duration_ms",
     "entries",
@@ -224,6 +226,19 @@ def duration_ms(findings: Findings, node: Node, where: str) -> int | None:
         findings.note(node, where, f"{value!r} is no duration; allowed: {allowed}")
         return None
     return int(matched[1]) * _UNITS_MS[matched[2]]
+
+
+def day(findings: Findings, node: Node, where: str) -> str | None:
+    """A reader of a day such as ``2030-01-31``: returns it as it stands."""
+    allowed = "a day, YYYY-MM-DD"
+    value = _scalar(findings, node, where, "timestamp", allowed)
+    if value is None:
+        return None
+    try:
+        return date.fromisoformat(value).isoformat()
+    except ValueError:
+        findings.note(node, where, f"{value!r} is no day; allowed: {allowed}")
+        return None
 
 
 def _scalar(findings: Findings, node: Node, where: str, kind: str, allowed: str) -> str | None:

@@ -19,6 +19,7 @@ from pipeline.checked_yaml import (
     Field,
     Findings,
     compose,
+    day,
     did_you_mean,
     duration_ms,
     entries,
@@ -33,7 +34,17 @@ from pipeline.errors import ConfigError
 from pipeline.events import TYPES
 from pipeline.events.personal import direct
 
-__all__ = ["Changelogs", "PartitionedBy", "Profile", "Topic", "Topics", "load", "path"]
+__all__ = [
+    "Changelogs",
+    "Deprecation",
+    "PartitionedBy",
+    "Profile",
+    "Service",
+    "Topic",
+    "Topics",
+    "load",
+    "path",
+]
 
 PartitionedBy = Literal["key", "prefix", "every", "explicit"]
 
@@ -50,6 +61,22 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     min_insync_replicas: int
     segment_bytes: int  #: size at which a segment of a compacted topic is closed
     segment_ms: int  #: age at which it is closed
+
+
+@final
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """What all public topics promise beside their own entries, and whom to ask."""
+
+    freshness_ms: int  #: 99 of 100 live records are on their topic so long after they were received
+    support: str
+
+
+@final
+class Deprecation(msgspec.Struct, frozen=True, kw_only=True):
+    """A topic that is written until a day, UTC, and can go after it."""
+
+    until: str  #: ``YYYY-MM-DD``, the last day
+    instead: str  #: the topic to read
 
 
 @final
@@ -70,6 +97,7 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
     personal: tuple[str, ...] = ()  #: dotted paths of value fields that tell of a person; * for all
     producers: tuple[str, ...] = ()
     consumers: tuple[str, ...] = ()
+    deprecated: Deprecation | None = None
 
     @property
     def is_table(self) -> bool:
@@ -94,6 +122,9 @@ class Changelogs(msgspec.Struct, frozen=True, kw_only=True):
         return f"{application_id}.{stage}.{store}.changelog"
 
 
+_COMMON = Service(freshness_ms=60_000, support="its owner")
+
+
 @final
 class Topics(Mapping[str, Topic]):
     """All topics by name, redrive topics included, in the order of the file."""
@@ -103,10 +134,12 @@ class Topics(Mapping[str, Topic]):
         topics: Iterable[Topic],
         profiles: Iterable[Profile],
         changelogs: Changelogs,
+        service: Service = _COMMON,
     ) -> None:
         self._topics = {topic.name: topic for topic in topics}
         self.profiles = {profile.name: profile for profile in profiles}
         self.changelogs = changelogs
+        self.service = service
 
     def __getitem__(self, name: str) -> Topic:
         return self._topics[name]
@@ -183,10 +216,11 @@ def _parsed(source: str, file: str) -> Topics:
         _check_topic(findings, entry)
     _check_profiles(findings, read["profiles"] or {})
     _check_sharing(findings, listed_topics)
+    _check_deprecated(findings, listed_topics)
     findings.stop_if_any()
     topics = [_topic(entry.value) for entry in listed_topics] + _redrive(read["redrive"])
     profiles = [_profile(name, entry.value) for name, entry in read["profiles"].items()]
-    return Topics(topics, profiles, _changelogs(read["changelogs"]))
+    return Topics(topics, profiles, _changelogs(read["changelogs"]), _service(read["service"]))
 
 
 # ---------------------------------------------------------------- the file's fields
@@ -212,6 +246,7 @@ _TOPIC = mapping(
         "personal": Field(listed(text()), required=False, default=()),
         "producers": Field(listed(_WORD), required=False, default=()),
         "consumers": Field(listed(_WORD), required=False, default=()),
+        "deprecated": Field(mapping({"until": Field(day), "instead": Field(_NAME)}), required=False),
     }
 )
 _SEGMENT = mapping({"megabytes": Field(whole_number(1, 1024)), "after": Field(duration_ms)})
@@ -232,9 +267,11 @@ _REDRIVE = mapping(
     }
 )
 _CHANGELOGS = mapping({"cleanup": Field(one_of("compact")), "delete_retention": Field(duration_ms)})
+_SERVICE = mapping({"freshness": Field(duration_ms), "support": Field(text())})
 _FILE = mapping(
     {
         "version": Field(whole_number(1, 1)),
+        "service": Field(_SERVICE, required=False),
         "profiles": Field(entries(_PROFILE)),
         "topics": Field(listed(_TOPIC, named_by="name", minimum=1)),
         "redrive": Field(_REDRIVE),
@@ -302,6 +339,23 @@ def _check_sharing(findings: Findings, topics: tuple[Entry, ...]) -> None:
             findings.note(entry.node, f"{entry.where}.partitions", told)
 
 
+def _check_deprecated(findings: Findings, topics: tuple[Entry, ...]) -> None:
+    """Who reads a topic that ends must find another one, and see it in each record."""
+    lasting = {
+        e.value["name"] for e in topics if e.value["visibility"] == "public" and not e.value["deprecated"]
+    }
+    for entry in (each for each in topics if each.value["deprecated"]):
+        where, told = f"{entry.where}.deprecated", entry.value["deprecated"]
+        if entry.value["visibility"] != "public" or "raw" in [
+            each.value for each in entry.value["types"] or ()
+        ]:
+            findings.note(entry.node, where, "has no effect; allowed: on public topics of typed records")
+        if told["instead"] and told["instead"] not in lasting:
+            named = f"{told['instead']!r}{did_you_mean(told['instead'], dict.fromkeys(lasting))}"
+            allowed = "allowed: a public topic that is not deprecated"
+            findings.note(entry.node, f"{where}.instead", f"there is no such topic: {named}; {allowed}")
+
+
 # ---------------------------------------------------------------- values
 
 
@@ -310,6 +364,8 @@ def _topic(values: dict[str, Any]) -> Topic:
     del fields["retention"]
     for name in ("types", "personal", "producers", "consumers"):
         fields[name] = tuple(entry.value for entry in fields[name])
+    if fields["deprecated"]:
+        fields["deprecated"] = Deprecation(**fields["deprecated"])
     if fields["types"] != ("raw",):
         fields["personal"] = _personal(fields["types"])
     return Topic(**fields)
@@ -349,6 +405,10 @@ def _profile(name: str, values: dict[str, Any]) -> Profile:
         segment_bytes=values["compacted_segment"]["megabytes"] * 2**20,
         segment_ms=values["compacted_segment"]["after"],
     )
+
+
+def _service(values: dict[str, Any] | None) -> Service:
+    return Service(freshness_ms=values["freshness"], support=values["support"]) if values else _COMMON
 
 
 def _changelogs(values: dict[str, Any]) -> Changelogs:

@@ -42,7 +42,8 @@ _SURELY_SMALL_BYTES = MAX_RECORD_BYTES // 4
 
 #: What stands before the values of a public topic's headers, in Kafka's bytes.
 _TIME, _SUBJECT, _TRACE, _ID = map(named, ("ce_time", "ce_subject", "traceparent", "ce_id"))
-_EIGHT, _NINE = VARINTS[8], VARINTS[9]
+#: How many headers a public topic has that is not deprecated; one more is for what was backfilled.
+_USUAL = 8
 _BACKFILL = encoded([("backfill", b"true")])[1:]
 
 
@@ -164,6 +165,8 @@ class _Target:
     def __init__(self, codec: Contract, topic: str, stage: str) -> None:
         self.remembered: dict[str, Sequence[int]] = {}  # key -> partitions
         self._public = codec.topics[topic].visibility == "public"
+        self._sunset = _sunset(codec.topics[topic])
+        self._count, self._count_backfilled = (VARINTS[_USUAL + len(self._sunset) + more] for more in (0, 1))
         self._is_table = codec.topics[topic].is_table
         self._constant: dict[type, bytes] = {}  # by the value's type
         self._codec = codec
@@ -181,7 +184,7 @@ class _Target:
             id_ = (emit.id or self._derived(emit, cause, raw, index)).encode()
             made = b"".join(
                 (
-                    _NINE if cause.backfill else _EIGHT,
+                    self._count_backfilled if cause.backfill else self._count,
                     self._constant.get(type(emit.value)) or self._learn(emit.value),
                     _TIME[len(time)],
                     time,
@@ -211,6 +214,7 @@ class _Target:
             ("ce_type", self._codec.type_of(value, self._topic).encode()),
             ("ce_source", f"/{self._codec.application_id}/{self._stage}".encode()),
             ("content-type", b"application/json"),
+            *self._sunset,
         )
         made = self._constant[type(value)] = encoded(constant)[1:]
         return made
@@ -223,6 +227,14 @@ class _Target:
         if len(key) <= _REMEMBERED_LENGTH:  # ids come from outside, and the memory is by number of keys
             self.remembered[key] = found
         return found
+
+
+def _sunset(topic: Topic) -> tuple[Header, ...]:
+    """What tells in each record that *topic* ends: two extensions of CloudEvents; none where it does not."""
+    if topic.deprecated is None:
+        return ()
+    until, successor = f"{topic.deprecated.until}T23:59:59.999Z", topic.deprecated.instead
+    return ("ce_sunset", until.encode()), ("ce_successor", successor.encode())
 
 
 def _internal(cause: Event[Any]) -> bytes:

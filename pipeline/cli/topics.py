@@ -106,6 +106,8 @@ def describe(name: str, *, profile: str = "", json: bool = False) -> None:
         return
     for field, value in plain.items():
         shown = ", ".join(value) if isinstance(value, list | tuple) else value
+        if field == "deprecated" and value:
+            shown = f"until {value['until']}; read {value['instead']} instead"
         print(f"{field:<14} {'-' if shown in ('', None) else shown}")
 
 

@@ -30,6 +30,7 @@ class Rule(StrEnum):
     PARTITIONING_CHANGED = "partitioning-changed"
     CLEANUP_CHANGED = "cleanup-changed"
     RETENTION_SHORTENED = "retention-shortened"
+    END_ADVANCED = "end-advanced"
     VISIBILITY_REDUCED = "visibility-reduced"
     MAJOR_IN_PLACE = "major-in-place"
 
@@ -53,12 +54,13 @@ ALLOWED = {
     Rule.CLOSED: "text annotated as a choice; objects that ignore what they do not know; unions with a "
     "member tagged 'unknown'",
     Rule.TYPE_REMOVED: f"keep the type on the topic; to end it, {_NEW_TOPIC}",
-    Rule.TOPIC_REMOVED: "keep the topic; to end it, say until when, and let its readers leave",
+    Rule.TOPIC_REMOVED: "keep the topic; to end it, release it as deprecated, and remove it after that day",
     Rule.TOPIC_REUSED: "take a name that no release has had",
     Rule.KEY_CHANGED: _NEW_TOPIC,
     Rule.PARTITIONING_CHANGED: _NEW_TOPIC,
     Rule.CLEANUP_CHANGED: _NEW_TOPIC,
     Rule.RETENTION_SHORTENED: "the retention promised, or a longer one",
+    Rule.END_ADVANCED: "the day announced, or a later one",
     Rule.VISIBILITY_REDUCED: f"keep it public; to end it, {_NEW_TOPIC}",
     Rule.MAJOR_IN_PLACE: f"a topic of its own for the new major version: {_NEW_TOPIC}",
 }

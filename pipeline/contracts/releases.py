@@ -11,7 +11,8 @@ is part of the package and never changes once others may have built on it.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import msgspec
@@ -72,9 +73,14 @@ def save(contract: Contract, folder: Path) -> None:
     (folder / _TOPICS).write_bytes(as_bytes(msgspec.to_builtins(contract.topics)))
 
 
-def breaches(now: Contract, released: Sequence[Contract]) -> list[Breach]:
-    """All that *now* breaks of *released*, oldest first; each breach once, with the releases it breaks."""
-    found = [(each.version, breach) for each in released for breach in _of_release(each, now)]
+def breaches(now: Contract, released: Sequence[Contract], today: date | None = None) -> list[Breach]:
+    """
+    All that *now* breaks of *released*, oldest first; each breach once, with the releases it breaks.
+
+    *today*, by default in UTC, decides whether a topic whose end was announced may be gone.
+    """
+    over = topic_rules.ended([each.topics for each in released], today or datetime.now(UTC).date())
+    found = [(each.version, breach) for each in released for breach in _of_release(each, now, over)]
     alone = [
         *topic_rules.two_majors(now.topics),
         *topic_rules.reused([r.topics for r in released], now.topics),
@@ -86,8 +92,8 @@ def breaches(now: Contract, released: Sequence[Contract]) -> list[Breach]:
     return gathered([*found, *(("", breach) for breach in alone)])
 
 
-def _of_release(old: Contract, now: Contract) -> Iterable[Breach]:
-    yield from topic_rules.compare(old.topics, now.topics)
+def _of_release(old: Contract, now: Contract, over: Container[str]) -> Iterable[Breach]:
+    yield from topic_rules.compare(old.topics, now.topics, over)
     for name, schema in old.schemas.items():
         if name in now.schemas:
             yield from compatibility.compare(name, schema, now.schemas[name])

@@ -1,13 +1,14 @@
 """What a topic promises beside its values, and what of it may change."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from datetime import date
 
 import msgspec
 
 from pipeline.contracts.breaches import Breach, Rule
-from pipeline.topics import Topic
+from pipeline.topics import Deprecation, Topic
 
-__all__ = ["Promise", "compare", "of_topic", "reused", "two_majors"]
+__all__ = ["Promise", "compare", "ended", "of_topic", "reused", "two_majors"]
 
 
 class Promise(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +21,7 @@ class Promise(msgspec.Struct, frozen=True, kw_only=True):
     types: tuple[str, ...]
     retention_ms: int | None = None
     partitions: int | None = None
+    deprecated: Deprecation | None = None
 
 
 Promises = Mapping[str, Promise]
@@ -35,12 +37,29 @@ def of_topic(topic: Topic) -> Promise:
         types=topic.types,
         retention_ms=topic.retention_ms,
         partitions=topic.partitions,
+        deprecated=topic.deprecated,
     )
 
 
-def compare(old: Promises, new: Promises) -> list[Breach]:
-    """What of *old* topics *new* ones break; an internal topic may go, as nobody else reads it."""
-    return sorted(breach for name, promise in old.items() for breach in _topic(name, promise, new.get(name)))
+def compare(old: Promises, new: Promises, over: Container[str] = ()) -> list[Breach]:
+    """
+    What of *old* topics *new* ones break.
+
+    An internal topic may go, as nobody else reads it, and so may those that are *over*, see `ended`.
+    """
+    return sorted(
+        breach
+        for name, promise in old.items()
+        if name in new or name not in over
+        for breach in _topic(name, promise, new.get(name))
+    )
+
+
+def ended(releases: Iterable[Promises], today: date) -> dict[str, Deprecation]:
+    """The topics that a release announced the end of, and the last one that has them says it is past."""
+    last = {name: promise for topics in releases for name, promise in topics.items()}
+    told = {name: promise.deprecated for name, promise in last.items() if promise.deprecated}
+    return {name: end for name, end in told.items() if date.fromisoformat(end.until) < today}
 
 
 def reused(releases: Iterable[Promises], current: Promises) -> list[Breach]:
@@ -67,7 +86,7 @@ def two_majors(topics: Promises) -> list[Breach]:
 def _topic(name: str, old: Promise, new: Promise | None) -> Iterator[Breach]:
     if new is None:
         if old.visibility == "public":
-            yield _breach(name, Rule.TOPIC_REMOVED, "is gone")
+            yield _breach(name, Rule.TOPIC_REMOVED, _gone(old))
         return
     if old.key != new.key:
         yield _breach(name, Rule.KEY_CHANGED, f"was {old.key}, is {new.key}")
@@ -77,6 +96,10 @@ def _topic(name: str, old: Promise, new: Promise | None) -> Iterator[Breach]:
     yield from _types(name, old, new)
     if old.visibility == "public":
         yield from _public(name, old, new)
+
+
+def _gone(old: Promise) -> str:
+    return f"is gone, but was announced until {old.deprecated.until}" if old.deprecated else "is gone"
 
 
 def _partitioning(name: str, old: Promise, new: Promise) -> Iterator[Breach]:
@@ -108,6 +131,10 @@ def _public(name: str, old: Promise, new: Promise) -> Iterator[Breach]:
     if old.retention_ms is not None and new.retention_ms is not None and new.retention_ms < old.retention_ms:
         told = f"was {_days(old.retention_ms)}, is {_days(new.retention_ms)}"
         yield _breach(name, Rule.RETENTION_SHORTENED, told)
+
+    if old.deprecated and new.deprecated and new.deprecated.until < old.deprecated.until:
+        told = f"was announced until {old.deprecated.until}, is until {new.deprecated.until}"
+        yield _breach(name, Rule.END_ADVANCED, told)
 
 
 def _days(retention_ms: int) -> str:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from pipeline.contracts.breaches import Rule
 from pipeline.contracts.topic_rules import Promise, compare, of_topic, reused, two_majors
-from pipeline.topics import load
+from pipeline.topics import Deprecation, load
 
 DAY = 86_400_000
 PUBLIC = Promise(
@@ -53,6 +53,12 @@ CASES: dict[str, tuple[Promise, dict[str, Any] | None, set[tuple[str, str]]]] = 
     "no table any more": (BOTH, {"cleanup": ("delete",)}, {("", "cleanup-changed")}),
     "kept shorter": (PUBLIC, {"retention_ms": 89 * DAY}, {("", "retention-shortened")}),
     "a table kept shorter": (BOTH, {"retention_ms": DAY}, {("", "retention-shortened")}),
+    "its end brought forward": (
+        replace(PUBLIC, deprecated=Deprecation(until="2030-12-31", instead="u")),
+        {"deprecated": Deprecation(until="2030-11-30", instead="u")},
+        {("", "end-advanced")},
+    ),
+    "its end announced": (PUBLIC, {"deprecated": Deprecation(until="2030-12-31", instead="u")}, set()),
     "internal from now on": (PUBLIC, {"visibility": "internal"}, {("", "visibility-reduced")}),
     "a type less": (PUBLIC, {"types": ("a.made.v1",)}, {("a.gone.v1", "type-removed")}),
     "a type less on an internal one": (
