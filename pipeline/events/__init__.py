@@ -1,5 +1,6 @@
 """Every event type: the wire contract. Import the structs from here."""
 
+from pipeline.events.audit import AuditEntry
 from pipeline.events.contacts import (
     Activity,
     ContactTag,
@@ -51,6 +52,7 @@ from pipeline.events.wire import TYPES, ce_type
 __all__ = [
     "TYPES",
     "Activity",
+    "AuditEntry",
     "ContactEngagement",
     "ContactMoved",
     "ContactOptedIn",

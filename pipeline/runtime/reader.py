@@ -13,7 +13,7 @@ from pipeline.runtime.closing import stop_consumer, stop_producer
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.transaction import broker_errors
 
-__all__ = ["Reader", "reading", "warmed"]
+__all__ = ["Reader", "reading", "warmed", "written"]
 
 _POLL_MS = 200
 
@@ -37,11 +37,8 @@ class Reader:
 
     async def ends(self) -> Mapping[str, int]:
         """The sum of the end offsets of each topic's partitions."""
-        with broker_errors("reading end offsets"):
-            async with asyncio.timeout(10):
-                ends = await self._consumer.end_offsets(self._places)
         found: dict[str, int] = {}
-        for place, end in ends.items():
+        for place, end in (await self.limits()).items():
             found[place.topic] = found.get(place.topic, 0) + end
         return found
 
@@ -55,14 +52,20 @@ class Reader:
             for r in records
         ]
 
-    async def everything(self) -> AsyncIterator[Record]:
-        """Every record up to the ends as they are now, from the beginning."""
-        with broker_errors("reading everything"):
-            ends = await self._consumer.end_offsets(self._places)
+    async def limits(self) -> dict[TopicPartition, int]:
+        """The end of each partition: what open transactions wrote does not count."""
+        with broker_errors("reading end offsets"):
+            async with asyncio.timeout(10):
+                return dict(await self._consumer.end_offsets(self._places))
+
+    async def everything(self, until: Mapping[TopicPartition, int] | None = None) -> AsyncIterator[Record]:
+        """Every record from the beginning up to the ends as they are now, or to the offsets *until*."""
+        ends = await self.limits() if until is None else until
         await self.rewind()
         while await self._behind(ends):
             for record in await self.poll():
-                yield record
+                if record.offset < ends[TopicPartition(record.topic, record.partition)]:
+                    yield record
 
     async def _behind(self, ends: Mapping[TopicPartition, int]) -> bool:
         with broker_errors("reading positions"):
@@ -85,6 +88,24 @@ async def reading(connection: Connection, topics: Iterable[str], partitions: int
         places = [TopicPartition(topic, number) for topic in topics for number in range(partitions)]
         consumer.assign(places)
         yield Reader(consumer, places)
+    finally:
+        await stop_consumer(consumer)
+
+
+async def written(connection: Connection, topic: str, partitions: int) -> dict[TopicPartition, int]:
+    """
+    The end of each of *partitions* of *topic*, what open transactions wrote included.
+
+    Raises:
+        BrokerError: Kafka does not answer.
+    """
+    consumer = AIOKafkaConsumer(**connection.common, enable_auto_commit=False)  # reads the uncommitted
+    try:
+        with broker_errors(f"reading the end of {topic}"):
+            async with asyncio.timeout(10):
+                await consumer.start()
+                places = [TopicPartition(topic, number) for number in range(partitions)]
+                return dict(await consumer.end_offsets(places))
     finally:
         await stop_consumer(consumer)
 

@@ -374,6 +374,18 @@ VALUES: dict[str, tuple[str, str, Any]] = {
             ),
         ),
         ("jobs.wanted", "5f0c2a91", events.JobWish(id="5f0c2a91", wanted="pause", wished_at=NOON)),
+        (
+            "audit",
+            "dead-letters.discarded",
+            events.AuditEntry(
+                action="dead-letters.discarded",
+                by="ada",
+                at=NOON,
+                why="sent by a test",
+                what=("0-1200", "1-87"),
+                job="5f0c2a91",
+            ),
+        ),
     )
 }
 CAUSE: Event[None] = Event(

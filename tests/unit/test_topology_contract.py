@@ -32,6 +32,8 @@ TABLES = {
     "meta": "read whole by every process at its start",
     "jobs": "read whole by the commands that run, show and stop jobs",
     "jobs.wanted": "read whole by whoever runs a job",
+    "audit": "written with whatever an operator decides, read whole by who must know",
+    "dead-letters.edits": "what an operator gave dead letters, read whole by who puts them back",
 }
 
 
