@@ -18,11 +18,11 @@ from pipeline.runtime.closing import stop_producer
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.transaction import broker_errors
 
-__all__ = ["Publisher"]
+__all__ = ["APART_S", "Publisher"]
 
 #: Batches leave at least so long apart, those of all partitions together, in seconds. A request to the broker
-#: costs as much as twenty records, here and there: under load fewer of them carry more.
-_APART_S = 0.004
+#: costs as much as twenty records, on both sides: under load fewer of them carry more.
+APART_S = 0.004
 
 #: A topic and a partition.
 _Place = tuple[str, int]
@@ -112,10 +112,9 @@ class Publisher:
 
     async def _departure(self) -> None:
         """Let whoever comes until then join: at least those of this turn of the loop."""
-        now = asyncio.get_running_loop().time()
-        at = max(now, self._departed_at + _APART_S)
-        await asyncio.sleep(at - now)
-        self._departed_at = at
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0, self._departed_at + APART_S - loop.time()))
+        self._departed_at = loop.time()
 
     async def _started(self) -> AIOKafkaProducer:
         async with self._starting:

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer
 from pipeline.codec import Output
 from pipeline.errors import BrokerError
 from pipeline.runtime.connection import Connection
-from pipeline.runtime.publisher import Publisher
+from pipeline.runtime.publisher import APART_S, Publisher
 from pipeline.settings import KafkaSettings, RuntimeSettings
 from tests.broker.runtime_world import World
 
@@ -59,6 +59,12 @@ def record(world: World, number: int, value: bytes = b"") -> Output:
     return Output(world.output, 1, AT_MS, b"k", value or str(number).encode(), [])
 
 
+async def rested(publisher: Publisher) -> None:
+    """Return when a record that comes now leaves at once."""
+    while asyncio.get_running_loop().time() < publisher._departed_at + APART_S:  # noqa: ASYNC110 - no event
+        await asyncio.sleep(0)
+
+
 async def test_many_at_a_time_are_all_there_once_and_in_order(kafka: str, tmp_path: Path) -> None:
     """Whoever waits for one partition shares a batch, in the order of the calls."""
     world = World(kafka, tmp_path)
@@ -83,6 +89,8 @@ async def watching(kafka: str, tmp_path: Path) -> AsyncIterator[tuple[World, Wat
 async def test_under_load_batches_of_a_partition_keep_their_distance(kafka: str, tmp_path: Path) -> None:
     """However fast Kafka acknowledges, whoever comes within some milliseconds shares a batch."""
     async with watching(kafka, tmp_path) as (world, connection, publisher):
+        await publisher.publish(record(world, 0))  # begins the producer
+        connection.left.clear()
 
         async def sender(partition: int) -> None:
             for number in range(20):
@@ -99,8 +107,7 @@ async def test_a_record_that_comes_alone_leaves_at_once(kafka: str, tmp_path: Pa
     """Where nothing left just before, no timer is waited for."""
     async with watching(kafka, tmp_path) as (world, connection, publisher):
         await publisher.publish(record(world, 0))
-        while time.monotonic() < connection.left[-1][0] + 0.05:  # noqa: ASYNC110 - no event tells it
-            await asyncio.sleep(0)
+        await rested(publisher)
         alone = asyncio.ensure_future(publisher.publish(record(world, 1)))
         for _ in range(3):
             await asyncio.sleep(0)
@@ -123,6 +130,7 @@ async def test_one_who_gives_up_keeps_nobody_waiting(kafka: str, tmp_path: Path)
     async with publishing(world) as publisher:
         await publisher.publish(record(world, 0))
         for turns in range(12):
+            await rested(publisher)
             calls = [asyncio.ensure_future(publisher.publish(record(world, turns))) for _ in range(6)]
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -143,6 +151,7 @@ async def test_one_who_gives_up_when_it_is_its_turn_to_send_hands_it_on(kafka: s
             await publisher.publish(record(world, 1))
             second.cancel()  # its turn has come, and it does not know yet
 
+        await rested(publisher)
         leading = asyncio.ensure_future(first())
         for _ in range(3):  # the first batch is on its way
             await asyncio.sleep(0)
