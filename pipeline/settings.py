@@ -37,6 +37,7 @@ from pipeline.settings_source import read_yaml, unknown_variables
 __all__ = [
     "DEV_IDENTITY_SECRET",
     "AdminSettings",
+    "BackfillSettings",
     "BreakerSettings",
     "ClockSettings",
     "EngagementSettings",
@@ -274,6 +275,15 @@ class PollSettings(_Part):
     max_pages: int = Field(10_000, ge=1, description="a scan of more pages is endless: given up")
 
 
+class BackfillSettings(_Part):
+    """What a backfill may take of the APIs' limits, which live work needs first."""
+
+    share: float = Field(0.25, gt=0, le=1, description="part of each rate limit that it takes at most")
+    reserve: float = Field(
+        0.5, ge=0, lt=1, description="it waits while less than this part of a limit is left, as the API says"
+    )
+
+
 class SinkSettings(_Part):
     """The statistics sink."""
 
@@ -417,6 +427,7 @@ class Settings(BaseSettings):
     decode: DecodeSettings = DecodeSettings()
     engagement: EngagementSettings = EngagementSettings()
     poll: PollSettings = PollSettings()
+    backfill: BackfillSettings = BackfillSettings()
     sink: SinkSettings = SinkSettings()
     breaker: BreakerSettings = BreakerSettings()
     sakari: SakariApiSettings = SakariApiSettings()

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from pipeline.clients.http import Answer, Http
-from pipeline.clients.limits import RateLimiter
+from pipeline.clients.limits import Limiter
 from pipeline.clients.tokens import Tokens
 from pipeline.errors import Rejected
 
@@ -19,7 +19,7 @@ class Api:
         self,
         http: Http,
         tokens: Tokens,
-        limiter: RateLimiter,
+        limiter: Limiter,
         *,
         base_url: str,
         headers: Mapping[str, str] | None = None,

@@ -8,11 +8,11 @@ import aiohttp
 import msgspec
 
 from pipeline.clients.http import Http, open_session
-from pipeline.clients.sakari import SakariClient
+from pipeline.clients.sakari import SakariClient, sakari_limiter
 from pipeline.clients.tokens import OAuthTokens, SakariTokens, Sealer, StaticToken, Tokens, TokenStore
-from pipeline.clients.users import UsersClient
+from pipeline.clients.users import UsersClient, users_limiter
 from pipeline.errors import ConfigError
-from pipeline.settings import SakariAccount, SecretRef, Settings, UsersLocation
+from pipeline.settings import BackfillSettings, SakariAccount, SecretRef, Settings, UsersLocation
 
 __all__ = ["Clients", "opened"]
 
@@ -27,14 +27,17 @@ class Clients(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def opened(settings: Settings, store: TokenStore, sealer: Sealer) -> AsyncIterator[Clients]:
+async def opened(
+    settings: Settings, store: TokenStore, sealer: Sealer, *, sparing: BackfillSettings | None = None
+) -> AsyncIterator[Clients]:
     """
     The clients that *settings* speak of, until the end of the block.
 
-    A tenant whose secrets cannot be read gets none; the others work on.
+    A tenant whose secrets cannot be read gets none; the others work on. With *sparing* they keep to its
+    share of the limits, and give way to others.
     """
     async with open_session() as session:
-        opener = _Opener(session, settings, store, sealer)
+        opener = _Opener(session, settings, store, sealer, sparing)
         sakari: dict[str, SakariClient] = {}
         users: dict[str, UsersClient] = {}
         disabled: dict[str, str] = {}
@@ -73,9 +76,15 @@ def _problem(ref: SecretRef) -> tuple[str, ...]:
 
 class _Opener:
     def __init__(
-        self, session: aiohttp.ClientSession, settings: Settings, store: TokenStore, sealer: Sealer
+        self,
+        session: aiohttp.ClientSession,
+        settings: Settings,
+        store: TokenStore,
+        sealer: Sealer,
+        sparing: BackfillSettings | None,
     ) -> None:
         self._settings = settings
+        self._sparing = sparing
         self._store = store
         self._sealer = sealer
         self._sakari_http = Http(session, timeout_s=settings.sakari.timeout_s)
@@ -85,7 +94,12 @@ class _Opener:
         settings, http = self._settings, self._sakari_http
         tokens = SakariTokens(http, settings.sakari, account)
         return SakariClient(
-            http, tokens, settings.sakari, account.account_id, max_pages=settings.poll.max_pages
+            http,
+            tokens,
+            settings.sakari,
+            account.account_id,
+            limiter=sakari_limiter(settings.sakari, self._sparing),
+            max_pages=settings.poll.max_pages,
         )
 
     def users(self, tenant: str, location: UsersLocation) -> UsersClient:
@@ -96,6 +110,7 @@ class _Opener:
             settings.users,
             location.location_id,
             company_id=location.company_id,
+            limiter=users_limiter(settings.users, self._sparing),
             max_pages=settings.poll.max_pages,
         )
 

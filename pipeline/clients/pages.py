@@ -13,7 +13,7 @@ import msgspec
 
 from pipeline.errors import Unavailable
 
-__all__ = ["MAX_PAGES", "Page", "Walk", "field", "items_of", "object_of"]
+__all__ = ["MAX_PAGES", "Page", "Walk", "counted", "field", "items_of", "object_of"]
 
 #: A walk of more pages is endless.
 MAX_PAGES: Final = 10_000
@@ -21,10 +21,15 @@ MAX_PAGES: Final = 10_000
 
 @final
 class Page(msgspec.Struct, frozen=True):
-    """Items in the API's order; *next_cursor* is None after the last page."""
+    """
+    Items in the API's order; *next_cursor* is None after the last page.
+
+    *total* is how many there are, where the API says so: good for an estimate, never to be relied on.
+    """
 
     items: list[dict[str, Any]]
     next_cursor: str | None
+    total: int | None = None
 
 
 @final
@@ -98,6 +103,13 @@ def field(value: Any, path: str, operation: str) -> Any:
             raise Unavailable(f"{walked} is missing")
         value = value[name]
     return value
+
+
+def counted(body: Any, path: str) -> int | None:
+    """The count at the dotted *path* of *body*, None where there is none."""
+    for name in path.split("."):
+        body = body.get(name) if isinstance(body, dict) else None
+    return body if isinstance(body, int) and not isinstance(body, bool) else None
 
 
 def items_of(value: Any, path: str, operation: str, id_field: str = "id") -> list[dict[str, Any]]:

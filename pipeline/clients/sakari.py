@@ -2,7 +2,7 @@
 Sakari's API (FACTS §1): what the pollers and the doctor need of it.
 
 Lists are walked by offset. The end is ``hasNext`` false where it is told, else a short page; an empty
-page that says there are more does not end the walk, and ``totalCount`` is never looked at.
+page that says there are more does not end the walk, and ``totalCount`` serves for estimates only.
 """
 
 from typing import Any
@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 from pipeline.clients.api import Api
 from pipeline.clients.http import Http
-from pipeline.clients.limits import RateLimiter
-from pipeline.clients.pages import MAX_PAGES, Page, Walk, field, items_of, object_of
+from pipeline.clients.limits import Limiter, RateLimiter, SparingLimiter
+from pipeline.clients.pages import MAX_PAGES, Page, Walk, counted, field, items_of, object_of
 from pipeline.clients.tokens import Tokens
 from pipeline.errors import Throttled, Unavailable
-from pipeline.settings import SakariApiSettings
+from pipeline.settings import BackfillSettings, SakariApiSettings
 
 __all__ = ["SakariClient", "sakari_limiter"]
 
@@ -22,8 +22,12 @@ __all__ = ["SakariClient", "sakari_limiter"]
 PAGE_SIZE = 100
 
 
-def sakari_limiter(settings: SakariApiSettings) -> RateLimiter:
-    """The limit of one account: our own, as Sakari publishes none."""
+def sakari_limiter(settings: SakariApiSettings, sparing: BackfillSettings | None = None) -> Limiter:
+    """The limit of one account: our own, as Sakari publishes none; *sparing* takes a share of it."""
+    if sparing is not None:
+        return SparingLimiter(
+            requests=settings.requests_per_s, interval_s=1.0, share=sparing.share, reserve=sparing.reserve
+        )
     return RateLimiter(requests=max(1, round(settings.requests_per_s)), interval_s=1.0)
 
 
@@ -37,7 +41,7 @@ class SakariClient:
         settings: SakariApiSettings,
         account_id: str,
         *,
-        limiter: RateLimiter | None = None,
+        limiter: Limiter | None = None,
         max_pages: int = MAX_PAGES,
     ) -> None:
         self.account_id = account_id
@@ -105,12 +109,12 @@ class SakariClient:
         answer = await self._api.call("GET", f"{self._root}/{resource}", operation=operation, query=query)
         body = _good(answer.json, operation)
         items = items_of(body, "data", operation)
-        size = _size(body, limit)
+        size, total = _size(body, limit), counted(body, "pagination.totalCount")
         if not _more(body, len(items), size):
-            return Page(items, None)
+            return Page(items, None, total)
         ids = [str(item["id"]) for item in items]
         onward = walk.onward(ids, offset=walk.offset + size)
-        return Page(items, onward.checked(walk, ids, operation, self._max_pages))
+        return Page(items, onward.checked(walk, ids, operation, self._max_pages), total)
 
     async def _one(self, resource: str, operation: str, identity: str) -> dict[str, Any] | None:
         path = f"{self._root}/{resource}/{quote(identity, safe='')}"

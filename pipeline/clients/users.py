@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 from pipeline.clients.api import Api
 from pipeline.clients.http import Http
-from pipeline.clients.limits import RateLimiter
-from pipeline.clients.pages import MAX_PAGES, Page, Walk, field, items_of, object_of
+from pipeline.clients.limits import Limiter, RateLimiter, SparingLimiter
+from pipeline.clients.pages import MAX_PAGES, Page, Walk, counted, field, items_of, object_of
 from pipeline.clients.tokens import Tokens
 from pipeline.errors import Rejected, Unavailable
-from pipeline.settings import UsersApiSettings
+from pipeline.settings import BackfillSettings, UsersApiSettings
 
 __all__ = ["NEEDED_SCOPES", "UsersClient", "users_limiter"]
 
@@ -66,8 +66,16 @@ _TAGS: Final = _Listing(
 _USERS: Final = _Listing("users.search", "/users/search", "users", "count", "id")
 
 
-def users_limiter(settings: UsersApiSettings) -> RateLimiter:
-    """The limit of one location."""
+def users_limiter(settings: UsersApiSettings, sparing: BackfillSettings | None = None) -> Limiter:
+    """The limit of one location; *sparing* takes a share of it."""
+    if sparing is not None:
+        return SparingLimiter(
+            requests=settings.requests_per_10_s,
+            interval_s=10.0,
+            per_day=settings.requests_per_day,
+            share=sparing.share,
+            reserve=sparing.reserve,
+        )
     return RateLimiter(
         requests=settings.requests_per_10_s, interval_s=10.0, per_day=settings.requests_per_day
     )
@@ -84,7 +92,7 @@ class UsersClient:
         location_id: str,
         *,
         company_id: str = "",
-        limiter: RateLimiter | None = None,
+        limiter: Limiter | None = None,
         max_pages: int = MAX_PAGES,
     ) -> None:
         self.location_id = location_id
@@ -147,11 +155,13 @@ class UsersClient:
         answer = await self._api.call("POST", "/contacts/search", operation=operation, json=body)
         listed = items_of(answer.json, "contacts", operation)
         items = [{name: item[name] for name in item if name != "searchAfter"} for item in listed]
+        total = counted(answer.json, "total")
         if len(listed) < limit:
-            return Page(items, None)
+            return Page(items, None, total)
         ids = [str(item["id"]) for item in items]
         after = field(listed[-1], "searchAfter", f"{operation}: contacts[{len(listed) - 1}]")
-        return Page(items, walk.onward(ids, after=after).checked(walk, ids, operation, self._max_pages))
+        onward = walk.onward(ids, after=after)
+        return Page(items, onward.checked(walk, ids, operation, self._max_pages), total)
 
     async def contact(self, contact_id: str) -> dict[str, Any] | None:
         """The contact, None where there is none (404 or 410)."""
@@ -275,15 +285,9 @@ class UsersClient:
         path = listing.path.format(location=self._here)
         body = (await self._api.call("GET", path, operation=listing.operation, query=asked)).json
         items = items_of(body, listing.items_at, listing.operation, listing.id_field)
-        if len(items) < limit and not _counted(body, listing.count_at) > walk.offset + limit:
-            return Page(items, None)
+        total = counted(body, listing.count_at)
+        if len(items) < limit and not (total or 0) > walk.offset + limit:
+            return Page(items, None, total)
         ids = [str(item[listing.id_field]) for item in items]
         onward = walk.onward(ids, offset=walk.offset + limit)
-        return Page(items, onward.checked(walk, ids, listing.operation, self._max_pages))
-
-
-def _counted(body: Any, path: str) -> int:
-    """How many items there are in all, where the answer says so; 0 where not."""
-    for name in path.split("."):
-        body = body.get(name) if isinstance(body, dict) else None
-    return body if isinstance(body, int) and not isinstance(body, bool) else 0
+        return Page(items, onward.checked(walk, ids, listing.operation, self._max_pages), total)

@@ -14,14 +14,13 @@ process did not see from its first page on, after a restart, ends without judgin
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 import structlog
 
-from pipeline.codec import MAX_RECORD_BYTES, new_traceparent
+from pipeline.codec import new_traceparent
 from pipeline.effects import EffectContext, Unit, nothing
 from pipeline.errors import RecordError, Rejected, Throttled, Unavailable, UpstreamError
 from pipeline.events import PollState
@@ -31,6 +30,7 @@ from pipeline.sources.scan import (
     ABSENCES,
     ITEMS,
     LISTED,
+    MAX_ITEM_BYTES,
     SCHEDULE,
     Absent,
     Item,
@@ -38,7 +38,9 @@ from pipeline.sources.scan import (
     Resource,
     absent,
     page_outcome,
+    readable,
     removal_outcome,
+    size_of,
     suspicious,
 )
 from pipeline.stage import Event, Outcome, Put, Stage
@@ -57,9 +59,6 @@ _LONGEST_WAIT_S = 86_400.0
 
 #: Removals and counted absences in one transaction, at most.
 _REMOVALS = 500
-
-#: A larger item cannot become a record with its headers; it is passed over, and said so at each scan.
-_MAX_ITEM_BYTES = MAX_RECORD_BYTES - 4096
 
 
 def unit(resources: Sequence[Resource], max_pages: int, sleep: Sleep = asyncio.sleep) -> Unit:
@@ -141,7 +140,7 @@ class _Poller:
 
     async def _read_page(self, state: PollState) -> PollState:
         """Commit the page at *state*'s cursor; the state after it."""
-        with self._readable():
+        with readable(self._resource):
             page = await self._resource.page(state.cursor)
         self._bound(state, page)
         self._seen.update(item.id for item in page.items)
@@ -168,14 +167,14 @@ class _Poller:
             raise Rejected(0, f"{self._resource.name}: more than {self._max_pages} pages")
 
     def _small_enough(self, page: Page) -> Page:
-        """*page* without what cannot become a record; its key stands in a record three times at most."""
+        """*page* without what cannot become a record."""
         kept: list[Item] = []
         for item in page.items:
-            size = len(item.body) + 3 * len(item.key.encode())
-            if size <= _MAX_ITEM_BYTES:
+            size = size_of(item)
+            if size <= MAX_ITEM_BYTES:
                 kept.append(item)
             else:
-                self._log.error("item.too_large", item=item.id[:80], size=size, at_most=_MAX_ITEM_BYTES)
+                self._log.error("item.too_large", item=item.id[:80], size=size, at_most=MAX_ITEM_BYTES)
         return Page(tuple(kept), page.next_cursor)
 
     async def _conclude(self, state: PollState) -> None:
@@ -230,20 +229,12 @@ class _Poller:
             return True
         if identifier not in self._looked_up:
             try:
-                with self._readable():
+                with readable(self._resource):
                     self._looked_up[identifier] = not await exists(identifier)
             except Rejected as error:
                 self._log.warning("item.kept", item=identifier[:80], error=str(error)[:300])
                 self._looked_up[identifier] = False
         return self._looked_up[identifier]
-
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        """An answer of a shape that nobody foresaw is this resource's failure, not that of all."""
-        try:
-            yield
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise Unavailable(f"{self._resource.name}: {type(error).__name__} in an answer") from error
 
     async def _put_off(self, state: PollState, error: UpstreamError | RecordError) -> None:
         """Go on at the same place later; a cursor that the API refuses begins the scan anew."""

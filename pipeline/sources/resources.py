@@ -91,7 +91,9 @@ def _of_location(
         page = await client.tags(cursor, limit=settings.page_size)
         details = await _details(client, [str(item["_id"]) for item in page.items])
         merged = [{**item, **details.get(str(item["_id"]), {})} for item in page.items]
-        return _page(pages.Page(merged, page.next_cursor), lambda item: _plain(tenant, item, "_id"))
+        return _page(
+            pages.Page(merged, page.next_cursor, page.total), lambda item: _plain(tenant, item, "_id")
+        )
 
     async def tag_exists(identifier: str) -> bool:
         found = await client.tag_details([identifier])
@@ -129,7 +131,7 @@ def _of_location(
 
 
 def _page(page: pages.Page, made: Callable[[dict[str, Any]], Item]) -> Page:
-    return Page(tuple(made(item) for item in page.items), page.next_cursor)
+    return Page(tuple(made(item) for item in page.items), page.next_cursor, page.total)
 
 
 def _contact(tenant: str, system: Literal["s", "u"], item: dict[str, Any]) -> Item:

@@ -8,13 +8,15 @@ would remove more than a fifth (and more than ten) removes nothing and is suspic
 
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, final
 from urllib.parse import quote
 
 import msgspec
 import orjson
 
-from pipeline.codec import new_traceparent
+from pipeline.codec import MAX_RECORD_BYTES, new_traceparent
+from pipeline.errors import Unavailable
 from pipeline.events import PollState
 from pipeline.instants import Time, from_ms
 from pipeline.stage import Delete, Emit, Outcome, Put, Store, Stores, Write
@@ -22,6 +24,7 @@ from pipeline.stage import Delete, Emit, Outcome, Put, Store, Stores, Write
 __all__ = [
     "ITEMS",
     "LISTED",
+    "MAX_ITEM_BYTES",
     "SCHEDULE",
     "Absent",
     "Item",
@@ -31,13 +34,19 @@ __all__ = [
     "absent",
     "item_of",
     "page_outcome",
+    "readable",
+    "received",
     "removal_outcome",
+    "size_of",
     "suspicious",
 ]
 
 #: A scan that would remove more than this share, and more than this number, is not believed.
 SUSPICIOUS_SHARE = 0.20
 SUSPICIOUS_NUMBER = 10
+
+#: A larger item cannot become a record with its headers; it is passed over, and said so at each scan.
+MAX_ITEM_BYTES = MAX_RECORD_BYTES - 4096
 
 #: The cursor of a scan that has read its last page, and still has to judge what it missed.
 LISTED = "!listed"
@@ -64,10 +73,11 @@ class Item(msgspec.Struct, frozen=True):
 
 @final
 class Page(msgspec.Struct, frozen=True):
-    """Part of a scan; *next_cursor* is None at the end."""
+    """Part of a scan; *next_cursor* is None at the end; *total* is how many items the API says there are."""
 
     items: tuple[Item, ...]
     next_cursor: str | None = None
+    total: int | None = None
 
 
 @final
@@ -119,6 +129,20 @@ ITEMS: Store[Known] = Store("items", Known)
 def item_of(identifier: str, key: str, content: dict[str, Any], *, published: bool = True) -> Item:
     """The item that *content* is; its JSON has sorted keys, so that equal content is equal bytes."""
     return Item(identifier, key, orjson.dumps(content, option=orjson.OPT_SORT_KEYS), published)
+
+
+@contextmanager
+def readable(resource: Resource) -> Iterator[None]:
+    """An answer of a shape that nobody foresaw is this resource's failure, not that of all."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise Unavailable(f"{resource.name}: {type(error).__name__} in an answer") from error
+
+
+def size_of(item: Item) -> int:
+    """What *item* takes as a record, in bytes; its key stands in a record three times at most."""
+    return len(item.body) + 3 * len(item.key.encode())
 
 
 def page_outcome(read: Stores, resource: Resource, state: PollState, page: Page, now_ms: int) -> Outcome:
@@ -183,18 +207,37 @@ def removal_outcome(
 
 
 def _emit(resource: Resource, state: PollState, item: Item, now_ms: int, *, change: str = "") -> Emit:
-    text = f"{resource.product}|{resource.account}|{resource.name}|{item.id}|{state.scan}|{change}"
+    started = state.scan_started_at or Time("")
+    return received(resource, item, started, now_ms, told_by=str(state.scan), change=change)
+
+
+def received(
+    resource: Resource,
+    item: Item,
+    started_at: Time,
+    now_ms: int,
+    *,
+    told_by: str,
+    source: str = "poll",
+    change: str = "",
+) -> Emit:
+    """
+    The record that *item* becomes: true from *started_at* on, received at *now_ms*.
+
+    Its id follows from the item, from *told_by* (which scan, or which job) and from *change*.
+    """
+    text = f"{resource.product}|{resource.account}|{resource.name}|{item.id}|{told_by}|{change}"
     ce_id = hashlib.sha256(text.encode()).hexdigest()
     headers = {
-        "ce_source": f"/poll/{resource.product}/{resource.tenant}/{quote(resource.account, safe='')}",
-        "source": "poll",
+        "ce_source": f"/{source}/{resource.product}/{resource.tenant}/{quote(resource.account, safe='')}",
+        "source": source,
         "product": resource.product,
         "resource": resource.name,
         "tenant": resource.tenant,
         "account": resource.account,
         "verified": "true",
         "received_at": from_ms(now_ms),
-        "scan_started_at": state.scan_started_at or Time(""),
+        "scan_started_at": started_at,
         "traceparent": new_traceparent(text.encode() + str(now_ms).encode()),
     }
     if change:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.clients.limits import DAY_MS, RateLimiter
+from pipeline.clients.limits import DAY_MS, LOOK_AGAIN_S, RateLimiter, SparingLimiter
 from pipeline.errors import Throttled
 
 
@@ -148,3 +148,93 @@ async def test_waiters_are_served_and_counted() -> None:
         for number in range(11):
             group.create_task(limit.acquire("x"), name=f"waiter {number}")
     assert loop.time() - begun >= 0.2
+
+
+def sparing(clock: Clock, *, share: float = 0.25, reserve: float = 0.5) -> SparingLimiter:
+    """A share of 100 requests in 10 s and 1,000 a day."""
+    return SparingLimiter(
+        requests=100,
+        interval_s=10.0,
+        per_day=1_000,
+        share=share,
+        reserve=reserve,
+        max_wait_s=1.0,
+        clock=clock,
+    )
+
+
+def told(remaining: int, *, today: int = 1_000) -> dict[str, str]:
+    """The headers of an answer."""
+    return {
+        "X-RateLimit-Max": "100",
+        "X-RateLimit-Interval-Milliseconds": "10000",
+        "X-RateLimit-Remaining": str(remaining),
+        "X-RateLimit-Limit-Daily": "1000",
+        "X-RateLimit-Daily-Remaining": str(today),
+    }
+
+
+async def granted(limit: SparingLimiter, clock: Clock, span_ms: int) -> int:
+    """How many requests are made within *span_ms*, when one is asked for every 10 ms."""
+    count = 0
+    for _ in range(span_ms // 10):
+        clock.ms += 10
+        try:
+            async with asyncio.timeout(0.01):
+                await limit.acquire("test")
+        except (TimeoutError, Throttled):
+            continue
+        count += 1
+    return count
+
+
+async def test_a_sparing_limiter_takes_its_share_evenly() -> None:
+    """A quarter of 100 requests in 10 s is one every 0.4 s, before and after the API told its limits."""
+    clock = Clock()
+    limit = sparing(clock)
+    assert await granted(limit, clock, 2_000) in {4, 5, 6}
+    limit.observe(200, told(90))
+    assert await granted(limit, clock, 2_000) in {4, 5, 6}
+
+
+async def test_a_sparing_limiter_leaves_the_interval_to_others() -> None:
+    """Once less than half of the limit is left, nothing is asked for one interval; then it goes on."""
+    clock = Clock()
+    limit = sparing(clock)
+    limit.observe(200, told(49))
+    with pytest.raises(Throttled, match="others need") as caught:
+        await limit.acquire("test")
+    assert caught.value.retry_after_s == 10.0
+    clock.ms += 10_000
+    await limit.acquire("test")
+
+
+async def test_a_sparing_limiter_leaves_the_day_to_others() -> None:
+    """While less than half of a day's requests is left, it looks again only once in a while."""
+    clock = Clock()
+    limit = sparing(clock)
+    limit.observe(200, told(100, today=499))
+    assert limit.take() == LOOK_AGAIN_S
+    clock.ms += round(LOOK_AGAIN_S * 1000)
+    assert limit.take() == 0.0
+
+
+async def test_a_sparing_limiter_keeps_to_its_share_of_the_day() -> None:
+    """However much is left, a day sees at most its share."""
+    clock = Clock()
+    limit = sparing(clock)
+    for _ in range(250):
+        await limit.acquire("test")
+        clock.ms += 500
+    with pytest.raises(Throttled):
+        await limit.acquire("test")
+
+
+async def test_a_sparing_limiter_heeds_a_429() -> None:
+    """Retry-After counts as it does for all."""
+    clock = Clock()
+    limit = sparing(clock)
+    limit.observe(429, {"Retry-After": "7"})
+    with pytest.raises(Throttled) as caught:
+        await limit.acquire("test")
+    assert caught.value.retry_after_s == 7.0
