@@ -138,16 +138,19 @@ class JobProducer:
     """
     The one runner of a job: whatever it writes goes with the job's own record, all or nothing.
 
-    ``job`` is what was last committed.
+    ``job`` is what was last committed. Of the jobs that share a *lock*, one at a time has a runner.
     """
 
     job: Job
 
-    def __init__(self, connection: Connection, codec: Codec, id_: str, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, connection: Connection, codec: Codec, id_: str, timeout_s: float = TIMEOUT_S, lock: str = ""
+    ) -> None:
         self._id = id_
         self._codec = codec
         self._connection = connection
-        self._producer = TransactionalProducer(connection, f"{codec.application_id}.job.{id_}", "", timeout_s)
+        name = f"{codec.application_id}.job.{lock or id_}"
+        self._producer = TransactionalProducer(connection, name, "", timeout_s)
         self._wishes = _Log(connection, WISHES)
         self._ends: Mapping[tuple[str, int], int] = {}
 
@@ -215,15 +218,17 @@ class JobProducer:
 
 
 @asynccontextmanager
-async def job_producer(connection: Connection, codec: Codec, id_: str) -> AsyncIterator[JobProducer]:
+async def job_producer(
+    connection: Connection, codec: Codec, id_: str, lock: str = ""
+) -> AsyncIterator[JobProducer]:
     """
-    The runner of job *id_*, until the end of the block or until another one comes.
+    The runner of job *id_*, until the end of the block or until another one comes, of it or of *lock*.
 
     Raises:
         ConfigError: there is no such job.
         BrokerError: Kafka does not answer.
     """
-    runner = JobProducer(connection, codec, id_)
+    runner = JobProducer(connection, codec, id_, lock=lock)
     try:
         await runner.start()
         yield runner
