@@ -1,40 +1,100 @@
 """`pipeline topics export|check|release`: the contract of the topics as files, and whether it is kept."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
+from cyclopts import Parameter
+
+from pipeline.cli.exports import KINDS, Asked, write
 from pipeline.cli.output import print_json
 from pipeline.contracts.breaches import Breach
 from pipeline.contracts.releases import FOLDER, Contract, breaches, current, releases, save, version_of
-from pipeline.contracts.schemas import as_bytes, schemas
 from pipeline.errors import ConfigError
+from pipeline.settings import load as load_settings
 from pipeline.topics import path
 
-__all__ = ["check", "export", "release"]
+__all__ = ["Kinds", "check", "export", "release"]
 
 
-def export(folder: Path | None = None, *, schemas: bool = False, json: bool = False) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Kinds:
+    """
+    What to export.
+
+    Parameters
+    ----------
+    schemas
+        The JSON Schema of each type, <ce_type>.json.
+    asyncapi
+        The public topics as one AsyncAPI 3.0 document.
+    strimzi
+        Topics, changelogs and users as Strimzi's KafkaTopic and KafkaUser.
+    acls
+        What each part and subscriber may do, as commands of kafka-acls and as JSON.
+    odcs
+        A data contract of each public topic, Open Data Contract Standard 3.1.
+    """
+
+    schemas: bool = False
+    asyncapi: bool = False
+    strimzi: bool = False
+    acls: bool = False
+    odcs: bool = False
+
+
+_NONE = Kinds()
+
+
+def export(
+    folder: Path | None = None,
+    *,
+    kinds: Annotated[Kinds, Parameter(name="*")] = _NONE,
+    profile: str = "",
+    subscriber: tuple[str, ...] = (),
+    cluster: str = "kafka",
+    authentication: Literal["scram-sha-512", "tls"] = "scram-sha-512",
+    settings: Path | None = None,
+    json: bool = False,
+) -> None:
     """
     Write what other tools read of the topics, as files.
-
-    --schemas: the JSON Schema of each type, <ce_type>.json, the same bytes for the same types.
 
     Parameters
     ----------
     folder
-        Where to; made if it is not there. Default: schemas.
-    schemas
-        Write the JSON Schema of every type.
+        Where to; made if it is not there. Default: what is exported.
+    profile
+        The sizes in topics.yaml, dev or production; default: as the settings say.
+    subscriber
+        TEAM=TOPIC,…: users and ACLs for a team that reads these topics too; may be given several times.
+    cluster
+        The name of Strimzi's Kafka resource.
+    authentication
+        How Strimzi's users authenticate.
+    settings
+        The YAML file of settings, for application_id, profile and Kafka's address.
     json
         Print one JSON object.
     """
-    if not schemas:
-        raise ConfigError("say what to export; allowed: --schemas")
-    target = folder or Path("schemas")
-    names = _write_schemas(target)
+    asked = [name for name in KINDS if getattr(kinds, name)]
+    if len(asked) != 1:
+        allowed = " | ".join(f"--{name}" for name in KINDS)
+        raise ConfigError(f"say what to export, one thing at a time; allowed: {allowed}")
+    found = load_settings(settings)
+    given = Asked(
+        settings=found,
+        profile=profile or found.profile,
+        cluster=cluster,
+        authentication=authentication,
+        subscribers=subscriber,
+    )
+    files, target = KINDS[asked[0]](given), folder or Path(asked[0])
+    write(files, target)
     if json:
-        print_json("exported", folder=str(target), schemas=names)
+        print_json("exported", folder=str(target), what=asked[0], files=sorted(files))
     else:
-        print(f"Wrote {len(names)} schemas to {target}.")
+        print(f"Wrote {len(files)} {'file' if len(files) == 1 else 'files'} to {target}.")
 
 
 def check(*, json: bool = False) -> int:
@@ -88,14 +148,6 @@ def release(version: str, *, json: bool = False) -> int:
     else:
         print(f"Wrote {FOLDER / version}; commit it.")
     return 0
-
-
-def _write_schemas(folder: Path) -> list[str]:
-    found = schemas()
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, schema in found.items():
-        (folder / f"{name}.json").write_bytes(as_bytes(schema))
-    return list(found)
 
 
 def _check_version(version: str, released: tuple[Contract, ...], now: Contract) -> None:
