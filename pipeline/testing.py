@@ -11,6 +11,8 @@ Example::
     driver.send("users.tags", "acme:1", LocationTag(tenant="acme", location_id="l", tag_id="1", name="VIP"))
     driver.run()
     assert driver.table("contacts.enriched") == {}
+
+`FedSubscription` and `FedTable` are doubles of what `pipeline.subscribe` gives, for subscribers' own tests.
 """
 
 from collections import defaultdict
@@ -23,10 +25,11 @@ from pipeline.instants import Time
 from pipeline.runtime.batch import Batch, Processor, stores_of
 from pipeline.runtime.state import Memory
 from pipeline.stage import Emit, Event, Stage
+from pipeline.subscribe.double import FedSubscription, FedTable
 from pipeline.topics import Topics
 from pipeline.topics import load as load_topics
 
-__all__ = ["Driver", "Log"]
+__all__ = ["Driver", "FedSubscription", "FedTable", "Log"]
 
 #: 2030-01-01T00:00:00Z, where a driver's clock begins unless told otherwise.
 EPOCH_MS = 1_893_456_000_000

@@ -24,6 +24,7 @@ MODULES = (
     "pipeline.histogram",
     "pipeline.instants",
     "pipeline.stage",
+    "pipeline.subscribe",
     "pipeline.testing",
     "pipeline.topics",
 )

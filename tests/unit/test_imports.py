@@ -102,6 +102,12 @@ RULES = (
         "what runs in production does not depend on what only tries it out",
     ),
     Rule(
+        "pipeline.subscribe",
+        (*CORE, "pipeline.checked_yaml", "pipeline.codec", "pipeline.headers", "pipeline.topics"),
+        ("aiohttp", "rocksdict", "structlog", "yaml"),
+        "a subscriber has neither the runtime nor its dependencies",
+    ),
+    Rule(
         "pipeline.bench",
         None,
         ("aiokafka", "pipeline.sandbox", "pipeline.dev", "pipeline.testing", "pipeline.stages"),
