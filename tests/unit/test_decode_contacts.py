@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.events import SakariContact, SakariTag
+from pipeline.events import SakariContact, SakariTag, UsersContact
+from pipeline.stages.decode.stores import CONTACTS
 from tests.unit.decode_records import (
     ACCOUNT,
     ADA,
@@ -18,6 +19,7 @@ from tests.unit.decode_records import (
     names,
     sakari_contact,
     sakari_message,
+    users_hook,
 )
 
 ADA_ROW = f"{ADA_KEY}|c1"
@@ -55,6 +57,24 @@ def test_an_equal_contact_is_a_duplicate() -> None:
     task = Task()
     task.take(hook("contact-created", sakari_contact()))
     assert task.poll("contacts", sakari_contact()).emit == ()
+
+
+def test_state_reads_the_same_in_every_process() -> None:
+    """Fields stand in the order of the types, not in one that the process hashes them to."""
+    task = Task()
+    task.take(hook("contact-created", {"id": "c1"}))
+    task.users(users_hook("ContactCreate"))
+    sakari = task.layers.get(CONTACTS, "acme:s:c1")
+    users = task.layers.get(CONTACTS, "acme:u:u1")
+    assert sakari is not None
+    assert users is not None
+    for state, order in (
+        (sakari, SakariContact.__struct_fields__),
+        (users, (*UsersContact.__struct_fields__, "dnd_all", "dnd_sms")),
+    ):
+        older = list(state.registers.older)
+        assert older == sorted(older, key=order.index)
+        assert len(older) > 5
 
 
 def test_an_older_contact_loses() -> None:

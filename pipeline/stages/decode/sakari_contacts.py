@@ -43,13 +43,8 @@ _TABLE = "sakari.contacts"
 _CONTACT = msgspec.json.Decoder(wire.Contact)
 _HOLDER = msgspec.json.Decoder(wire.Holder)
 _LIST_OPT = msgspec.json.Decoder(wire.ListOpt)
-_FIELDS = frozenset(SakariContact.__struct_fields__) - {
-    "tenant",
-    "account_id",
-    "contact_id",
-    "opted_out",
-    "opted_changed_at",
-}
+_NOT_CARRIED = {"tenant", "account_id", "contact_id", "opted_out", "opted_changed_at"}
+_FIELDS = tuple(name for name in SakariContact.__struct_fields__ if name not in _NOT_CARRIED)
 
 
 def contact(intake: Intake, body: bytes | msgspec.Raw, where: str, *, removed: bool) -> None:

@@ -26,8 +26,9 @@ __all__ = ["Hook", "contact", "webhook_name"]
 _TOPIC = "users.events"
 _TABLE = "users.contacts"
 _CONTACT = msgspec.json.Decoder(wire.Contact)
-_OWN = {"dnd_all", "dnd_sms"}
-_FIELDS = frozenset(UsersContact.__struct_fields__) - {"tenant", "location_id", "contact_id", "dnd"} | _OWN
+_OWN = ("dnd_all", "dnd_sms")
+_NOT_CARRIED = {"tenant", "location_id", "contact_id", "dnd"}
+_FIELDS = (*(name for name in UsersContact.__struct_fields__ if name not in _NOT_CARRIED), *_OWN)
 
 
 class Hook(NamedTuple):
