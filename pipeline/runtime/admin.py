@@ -80,6 +80,11 @@ class Admin:
         expected = tuple(topics)
         return compared(expected, await self.found([topic.name for topic in expected]))
 
+    async def groups(self) -> list[str]:
+        """The consumer groups of the cluster."""
+        async with self._asking("list groups"):
+            return sorted({str(group[0]) for group in await self._client.list_consumer_groups()})
+
     async def committed(self, group: str) -> dict[tuple[str, int], int]:
         """Topic and partition -> the offset that *group* reads next, where it has committed one."""
         async with self._asking(f"read the offsets of {group}"):
