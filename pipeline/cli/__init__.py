@@ -25,6 +25,8 @@ COMMANDS = {
     "dev": ("pipeline.cli.dev:dev", "Everything on this machine: Kafka, both APIs' sandboxes, traffic."),
     "run": ("pipeline.cli.run:run", "The stream processors against a given Kafka and given APIs."),
     "topics": ("pipeline.cli.topics:app", "List, describe, plan, apply, check and export the topics."),
+    "tail": ("pipeline.cli.tail:tail", "The records of a topic: filtered, masked, as text, JSON or CSV."),
+    "replay": ("pipeline.cli.replay:app", "What topics kept, read again: by a group, or on a side topic."),
     "broker": ("pipeline.cli.broker:broker", "A real Kafka on this machine, alone."),
     "sandbox": ("pipeline.cli.sandbox:app", "Both APIs as servers on this machine, and their oracle."),
     "doctor": ("pipeline.cli.doctor:doctor", "Check settings, Kafka, topics and APIs; say what to do."),
