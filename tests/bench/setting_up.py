@@ -33,14 +33,18 @@ def environment(name: str) -> Path:
 
 def kafka_streams() -> list[str]:
     """The command of the tally in Kafka Streams, without arguments; brings its jars, compiles its class."""
-    program, lock = PEERS / "Tally.java", PEERS / "kafka-streams.lock"
+    return java_program(PEERS / "Tally.java", PEERS / "kafka-streams.lock", memory="1g")
+
+
+def java_program(program: Path, lock: Path, *, memory: str) -> list[str]:
+    """The command of *program*, without arguments; brings the jars that *lock* names, and compiles it."""
     jars = os.pathsep.join(str(_jar(jar)) for jar in locked_jars(lock.read_text()))
-    classes = FOLDER / f"kafka-streams-{_sum(program, lock)[:12]}"
-    if not (classes / "Tally.class").exists():
+    classes = FOLDER / f"{lock.stem}-{_sum(program, lock)[:12]}"
+    if not (classes / f"{program.stem}.class").exists():
         level = ["-source", _JAVA_LEVEL, "-target", _JAVA_LEVEL, "-nowarn"]
         _run([str(java()), "-cp", jars, _ECJ, *level, "-cp", jars, "-d", str(classes), str(program)])
-    flags = ["-Xmx1g", "--enable-native-access=ALL-UNNAMED", "-cp", f"{jars}{os.pathsep}{classes}"]
-    return [str(java()), *flags, "Tally"]
+    flags = [f"-Xmx{memory}", "--enable-native-access=ALL-UNNAMED", "-cp", f"{jars}{os.pathsep}{classes}"]
+    return [str(java()), *flags, program.stem]
 
 
 def _jar(jar: Jar) -> Path:
@@ -49,7 +53,7 @@ def _jar(jar: Jar) -> Path:
     path = Path(maven.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve())
     if _sum(path) != jar.sha256:
         path.unlink()
-        raise RuntimeError(f"{jar.filename} is not the one that kafka-streams.lock names; run this again")
+        raise RuntimeError(f"{jar.filename} is not the one that its lock names; run this again")
     return path
 
 
