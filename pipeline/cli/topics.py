@@ -162,6 +162,36 @@ def apply(target: ClusterTarget = _DEFAULT, *, yes: bool = False, json: bool = F
     return 2 if found.of("by-hand") else 0
 
 
+@app.command
+def lag(
+    target: ClusterTarget = _DEFAULT,
+    *,
+    group: tuple[str, ...] = (),
+    watch: bool = False,
+    every_s: float = 2.0,
+    json: bool = False,
+) -> None:
+    """
+    Show how far consumer groups are behind, by partition.
+
+    Seconds are the age of the oldest record that waits, by when its source record was received.
+
+    Parameters
+    ----------
+    group
+        Only this group; give it again for another. Default: all of the cluster.
+    watch
+        Show it again and again, until Ctrl-C.
+    every_s
+        How often --watch does, in seconds.
+    json
+        Print one JSON object, with --watch one a line.
+    """
+    from pipeline.cli import lag as lags  # noqa: PLC0415
+
+    asyncio.run(lags.show(_settings(target), group, watch_s=max(every_s, 0.1) if watch else None, json=json))
+
+
 def _settings(target: Target) -> "Settings":
     from pipeline.cli import cluster  # noqa: PLC0415
 
