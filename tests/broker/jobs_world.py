@@ -23,7 +23,7 @@ from pipeline.settings import KafkaSettings, RuntimeSettings
 from pipeline.topics import load
 
 PAGE = 10
-_PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1
 
 
 class JobsWorld:
@@ -88,7 +88,7 @@ async def killed_in(world: JobsWorld, id_: str, step: str, call: int) -> None:
         assert await process.wait() == -signal.SIGKILL
 
 
-def _dying(step: str, call: int) -> None:
+def dying(step: str, call: int) -> None:
     """Let this process end at the *call*-th *step*: before it, or behind it where its name begins with +."""
     name = step.removeprefix("+")
     whole = getattr(AIOKafkaProducer, name)
@@ -108,11 +108,11 @@ def _dying(step: str, call: int) -> None:
 
 
 async def _main(kafka: str, world: str, id_: str, step: str, call: str) -> None:
-    _dying(step, int(call))
+    dying(step, int(call))
     await JobsWorld(kafka, world).run(id_)
     raise BrokerError("it did not die")
 
 
 if __name__ == "__main__":
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     asyncio.run(_main(*sys.argv[1:]))
