@@ -1,5 +1,7 @@
 """
-Makes the cluster's topics what ``topics.yaml`` says: looks, plans, creates and alters; never deletes.
+Makes the cluster's topics what ``topics.yaml`` says: looks, plans, creates and alters.
+
+What that file names is never deleted; what a replay made is, when its operator asks for it.
 
 All of it is a handful of requests whatever the number of topics, and may be done by several processes
 at once: a topic that another has just created is as good as one's own.
@@ -14,11 +16,15 @@ from typing import Any, Self
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+from aiokafka.protocol import admin as protocol
 
 from pipeline.errors import BrokerError, ConfigError
 from pipeline.runtime.topic_plan import Found, Plan, Wanted, compared
 
 __all__ = ["Admin", "ensure"]
+
+# aiokafka answers version 3 of this request by the layout of version 2, and so cannot read the answer.
+protocol.DescribeGroupsRequest_v3.RESPONSE_TYPE = protocol.DescribeGroupsResponse_v3
 
 TIMEOUT_S = 30.0
 """Of one request; creating a thousand partitions on three nodes takes a few seconds."""
@@ -90,6 +96,26 @@ class Admin:
         async with self._asking(f"read the offsets of {group}"):
             found = await self._client.list_consumer_group_offsets(group)
         return {(at.topic, at.partition): kept.offset for at, kept in found.items() if kept.offset >= 0}
+
+    async def members(self, group: str) -> list[str]:
+        """The client ids of the members of *group*, with the hosts they are on."""
+        async with self._asking(f"describe the group {group}"):
+            (answer,) = await self._client.describe_consumer_groups([group])
+        (code, _, _, _, _, members, *_) = answer.groups[0]
+        _raise_for(code, group)
+        return sorted(f"{client} on {host.lstrip('/')}" for _, client, host, *_ in members)
+
+    async def delete_topics(self, names: Iterable[str]) -> None:
+        """
+        Delete those of *names* that there are: what a replay made, never what `topics.yaml` names.
+
+        Raises:
+            BrokerError: Kafka refused.
+        """
+        there = set(await self.names()).intersection(names)
+        async with self._asking("delete topics"):
+            if there:
+                await self._client.delete_topics(sorted(there))
 
     async def apply(self, plan: Plan) -> None:
         """

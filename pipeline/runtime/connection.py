@@ -104,6 +104,16 @@ class Connection:
             max_partition_fetch_bytes=MAX_BATCH_BYTES,
         )
 
+    def placer(self, group_id: str) -> AIOKafkaConsumer:
+        """A consumer that is no member of *group_id*, but may commit for it while nobody is."""
+        return AIOKafkaConsumer(
+            **self._common,
+            group_id=group_id,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+        )
+
     def producer(self, transactional_id: str | None = None) -> AIOKafkaProducer:
         """An idempotent producer, transactional where an id is given."""
         return AIOKafkaProducer(
