@@ -15,7 +15,7 @@ import socket
 import struct
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -56,6 +56,7 @@ PROBE_TIMEOUT_S = 1.0
 PORT_TRIES = 5
 LOG_TAIL_LINES = 12
 EPHEMERAL = "pipeline-kafka-"
+_NONE: Mapping[str, str] = {}
 
 
 def _free_port() -> int:
@@ -77,7 +78,7 @@ class EmbeddedBroker:
     they are, by default the same. *seat* makes it one of several, see ``broker_cluster.py``.
     *cache* and *repository* say where Kafka's jars are kept and come from (see `KafkaFiles`);
     *record_start* lets the first broker record what makes the next one start in half the time, which
-    its stop pays for with 5 s.
+    its stop pays for with 5 s. *settings* are Kafka's own, in place of ours or beside them.
     Entering raises `ConfigError` (an extra is missing) or `BrokerError` (no network, disk full, folder
     in use, Kafka died with the last lines of its log), each saying what to do.
     """
@@ -96,6 +97,7 @@ class EmbeddedBroker:
         repository: str | None = None,
         record_start: bool = True,
         free_bytes: Callable[[Path], int] = disk_free,
+        settings: Mapping[str, str] = _NONE,
     ) -> None:
         self.ephemeral = data_dir is None
         self.data_dir = (data_dir or Path(tempfile.gettempdir())).absolute()
@@ -109,6 +111,7 @@ class EmbeddedBroker:
         self._record_start = record_start
         self._on_progress = on_progress
         self._free_bytes = free_bytes
+        self._settings = settings
         self._files = KafkaFiles(
             cache=cache or default_cache(),
             repository=repository,
@@ -257,6 +260,7 @@ class EmbeddedBroker:
         )
         if self._seat is not None:
             settings |= self._seat.settings
+        settings |= self._settings
         self._path("server.properties").write_text(server_properties(settings), encoding="utf-8")
         log4j = log4j_properties(self._path("server.log"))
         self._path("log4j2.properties").write_text(log4j, encoding="utf-8")
