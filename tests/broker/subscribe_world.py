@@ -125,14 +125,17 @@ class Shop:
 
 
 @asynccontextmanager
-async def opened(kafka: str) -> AsyncIterator[Shop]:
-    """A shop whose topics are there."""
+async def opened(kafka: str, configs: dict[str, dict[str, str]] | None = None) -> AsyncIterator[Shop]:
+    """A shop whose topics are there, with extra *configs* by the last part of their names."""
     shop = Shop(kafka)
     profile = msgspec.structs.replace(shop.topics.profile("dev"), partitions=PARTITIONS)
-    await ensure(
-        {"bootstrap_servers": kafka},
-        [each for each in wanted(shop.topics, profile, shop.name, ()) if each.name in shop.topics],
-    )
+    made = [
+        msgspec.structs.replace(
+            each, configs={**each.configs, **(configs or {}).get(each.name.rpartition(".")[2], {})}
+        )
+        for each in wanted(shop.topics, profile, shop.name, ())
+    ]
+    await ensure({"bootstrap_servers": kafka}, made)
     yield shop
 
 
