@@ -124,7 +124,7 @@ async def tail(
         session = Session(follower, span, condition, lambda: output.is_over)
         status = Status(topic, session)
         await _show(session, follower, output, status)
-        status.end(await follower.lag(), condition and condition.undecided)
+        status.end(await follower.lag(), condition.undecided if condition else None)
 
 
 async def _show(session: Session, follower: Follower, output: "_Output", status: Status) -> None:

@@ -31,8 +31,7 @@ async def test_a_span_of_time_is_what_lies_in_it(kafka: str) -> None:
     topic = await topic_of(kafka)
     await written(kafka, topic, [1, 2, 9, 3, 4, 5])
     async with follower_of(kafka, topic) as follower:
-        at = {"since_ms": START_MS + 2_000, "until_ms": START_MS + 5_000}
-        assert await read(follower, **at) == [2, 3, 4]
+        assert await read(follower, since_ms=START_MS + 2_000, until_ms=START_MS + 5_000) == [2, 3, 4]
         assert await read(follower, since_ms=START_MS) == [1, 2, 9, 3, 4, 5]
         assert await read(follower, since_ms=START_MS + 60_000) == []
 
