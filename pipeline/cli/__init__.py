@@ -27,6 +27,8 @@ COMMANDS = {
     "topics": ("pipeline.cli.topics:app", "List, describe, plan, apply, check and export the topics."),
     "tail": ("pipeline.cli.tail:tail", "The records of a topic: filtered, masked, as text, JSON or CSV."),
     "replay": ("pipeline.cli.replay:app", "What topics kept, read again: by a group, or on a side topic."),
+    "dlq": ("pipeline.cli.dlq:app", "Dead letters: looked at, mended, put back or discarded."),
+    "backfill": ("pipeline.cli.backfill:app", "History from both APIs; what webhooks lost is made good."),
     "broker": ("pipeline.cli.broker:broker", "A real Kafka on this machine, alone."),
     "sandbox": ("pipeline.cli.sandbox:app", "Both APIs as servers on this machine, and their oracle."),
     "doctor": ("pipeline.cli.doctor:doctor", "Check settings, Kafka, topics and APIs; say what to do."),

@@ -25,6 +25,8 @@ __all__ = ["Limiter", "RateLimiter", "SparingLimiter"]
 DAY_MS: Final = 86_400_000
 #: Longer waits are the caller's to schedule: it is told by `Throttled` instead of being held.
 MAX_WAIT_S: Final = 30.0
+#: Likewise for work that can wait; whoever does it wants to tell what it waits for.
+MAX_SPARING_WAIT_S: Final = 5.0
 #: While little of a day is left, it is looked so often whether there is more; costs one request, in seconds.
 LOOK_AGAIN_S: Final = 900.0
 
@@ -156,7 +158,7 @@ class SparingLimiter:
         share: float,
         reserve: float,
         per_day: int | None = None,
-        max_wait_s: float = MAX_WAIT_S,
+        max_wait_s: float = MAX_SPARING_WAIT_S,
         clock: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
     ) -> None:
         daily = None if per_day is None else max(1, int(per_day * share))
