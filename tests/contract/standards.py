@@ -47,6 +47,20 @@ def strimzi_crds() -> dict[str, dict[str, Any]]:
     return {kind: yaml.safe_load((folder / f"{kind}.yaml").read_text()) for kind in MODELS}
 
 
+def java_cloudevents(records: bytes, folder: Path) -> list[str]:
+    """What CloudEvents' SDK for Java reads of *records*, a line each: see ``java/Read.java``."""
+    program, lock = HERE / "java" / "Read.java", HERE / "java" / "cloudevents.lock"
+    classes = os.pathsep.join(map(str, jars(lock)))
+    compiled = FOLDER / f"java-{hashlib.sha256(program.read_bytes() + lock.read_bytes()).hexdigest()[:12]}"
+    if not (compiled / "Read.class").exists():
+        level = ["-source", "21", "-target", "21", "-nowarn"]
+        compiler = [str(java()), "-cp", classes, "org.eclipse.jdt.internal.compiler.batch.Main"]
+        _run([*compiler, *level, "-cp", classes, "-d", str(compiled), str(program)], _BRING_S)
+    (folder / "records").write_bytes(records)
+    reading = [str(java()), "-cp", os.pathsep.join((classes, str(compiled))), "Read"]
+    return _run([*reading, str(folder / "records")], _RUN_S).splitlines()
+
+
 def jars(lock: Path) -> list[Path]:
     """The files of the jars that *lock* names, from the repository that the resolver knows."""
     return [_jar(jar) for jar in locked_jars(lock.read_text())]
