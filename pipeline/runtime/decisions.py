@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, final
 
 import msgspec
+import orjson
 
 from pipeline.codec import MAX_RECORD_BYTES, Codec, Places, Record
 from pipeline.errors import ConfigError, RecordError
@@ -240,8 +241,17 @@ def check_value(codec: Codec, letter: Letter, value: bytes, stage: Stage | None)
         codec.decode(record)
     except RecordError as error:
         raise ConfigError(f"value: {error.reason}: {error}") from error
-    if stage is not None and codec.topics[letter.topic].types == ("raw",):
-        _try_out(codec, stage, record)
+    if codec.topics[letter.topic].types == ("raw",):
+        _check_json(value)
+        if stage is not None:
+            _try_out(codec, stage, record)
+
+
+def _check_json(value: bytes) -> None:
+    try:
+        orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(f"value: is no JSON: {error}") from error
 
 
 def _try_out(codec: Codec, stage: Stage, record: Record) -> None:

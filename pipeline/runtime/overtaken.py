@@ -1,13 +1,16 @@
 """Which keys have later records that were processed while their dead letters waited."""
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from typing import final
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from pipeline.codec import Codec
+from pipeline.errors import BrokerError
 from pipeline.runtime.admin import Admin
 from pipeline.runtime.closing import stop_consumer
 from pipeline.runtime.connection import Connection
@@ -22,6 +25,10 @@ MAX_RECORDS = 200_000
 
 #: Bound of looking, in seconds.
 TIMEOUT_S = 30.0
+
+#: Until a cluster has a coordinator for its first group, and how often it is asked, in seconds.
+COORDINATOR_S = 10.0
+_POLL_S = 0.1
 
 #: Key -> the offset of its earliest letter, of the letters that a stage refused from one partition.
 _Keys = dict[bytes, int]
@@ -74,7 +81,20 @@ async def _committed(
 ) -> Mapping[str, Mapping[tuple[str, int], int]]:
     """Stage -> what its group reads next."""
     async with Admin(connection.common) as admin:
-        return {stage: await admin.committed(group_id(codec.application_id, stage)) for stage in stages}
+        return {stage: await _patiently(admin, group_id(codec.application_id, stage)) for stage in stages}
+
+
+async def _patiently(admin: Admin, group: str) -> Mapping[tuple[str, int], int]:
+    """The offsets of *group*; a cluster that never had a group first makes the topic for them."""
+    until_s = time.monotonic() + COORDINATOR_S
+    while True:
+        try:
+            return await admin.committed(group)
+        except BrokerError as error:
+            new = isinstance(error.__cause__, GroupCoordinatorNotAvailableError)
+            if not new or time.monotonic() > until_s:
+                raise
+        await asyncio.sleep(_POLL_S)
 
 
 class _Search:

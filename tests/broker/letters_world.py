@@ -98,18 +98,26 @@ class LettersWorld(World):
 
 
 async def put_letters(
-    kafka: str, partitions: int, stage: str, topic: str, keys: Sequence[str], **headers: str
+    kafka: str,
+    partitions: int,
+    stage: str,
+    topic: str,
+    keys: Sequence[str],
+    *,
+    value: bytes = b"",
+    reason: str = "bad",
+    **headers: str,
 ) -> None:
     """Put a letter of each of *keys* on ``dead-letters``, as if *stage* had refused 0, 1, … of *topic*."""
+    told = tuple((name, text.encode()) for name, text in headers.items())
     producer = AIOKafkaProducer(bootstrap_servers=kafka, enable_idempotence=True)
     await producer.start()
     try:
         for offset, key in enumerate(keys):
             place = partition_of(key.encode(), partitions)
-            record = Record(topic, place, offset, NOW_MS, key.encode(), b'{"at":"r%d"}' % offset)
-            told = tuple((name, text.encode()) for name, text in headers.items())
-            refusal = Reject("bad", "at: is bad"), 1
-            _, sent = made(Place(stage, topic, place), record._replace(headers=told), *refusal)
+            body = value or b'{"at":"r%d"}' % offset
+            record = Record(topic, place, offset, NOW_MS, key.encode(), body, told)
+            _, sent = made(Place(stage, topic, place), record, Reject(reason, "at: is bad"), 1)
             await producer.send(
                 "dead-letters", sent[2], sent[1], place, timestamp_ms=sent[0], headers=decoded(sent[3])
             )
