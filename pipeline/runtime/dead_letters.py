@@ -35,6 +35,9 @@ PROVENANCE = ("dl_stage", "dl_topic", "dl_partition", "dl_offset", "dl_reason", 
 #: What the names of all headers begin with that belong to the dead letter, not to the record it was.
 PREFIX = "dl_"
 
+#: Names the headers that a dead letter has only to be a CloudEvent, as all records of public topics are.
+_ADDED = "dl_added"
+
 #: Of more attempts than this the first and the latest are remembered.
 MAX_ATTEMPTS_KEPT = 20
 #: The longest error text of a remembered attempt, in characters.
@@ -96,6 +99,7 @@ def made(place: Place, record: Fetched, reason: Reject, attempts: int) -> tuple[
     provenance = [(name, value.encode()) for name, value in zip(PROVENANCE, values, strict=True)]
     kept = [(name, value) for name, value in record.headers if name not in PROVENANCE]
     timestamp = _received_at(record) if place.topic.endswith(".redrive") else record.timestamp
+    kept += _as_cloud_event(values, timestamp, {name for name, _ in kept})
     return key, _bounded((timestamp, record.key, record.value, encoded(kept + provenance)))
 
 
@@ -116,7 +120,7 @@ def redriven(letter: Fetched, id_: str, redrive: Redrive, edited: bytes | None =
         at=from_ms(redrive.at_ms),
         edited=edited is not None,
     )
-    headers = [each for each in letter.headers if each[0] in PROVENANCE or not each[0].startswith(PREFIX)]
+    headers = [each for each in _own(letter) if each[0] in PROVENANCE or not each[0].startswith(PREFIX)]
     headers += [
         ("dl_letter", id_.encode()),
         ("dl_redrive", redrive.id.encode()),
@@ -155,7 +159,7 @@ def original(record: Fetched, inputs: Container[str]) -> tuple[Record, int]:
         raise RecordError("no-provenance", "a redriven record must have a dead letter's headers") from error
     if topic not in inputs:
         raise RecordError("no-input", f"{topic} is no input of this stage")
-    headers = tuple(header for header in record.headers if not header[0].startswith(PREFIX))
+    headers = tuple(header for header in _own(record) if not header[0].startswith(PREFIX))
     original = Record(topic, partition, offset, _received_at(record), record.key, record.value, headers)
     return original, attempts + 1
 
@@ -168,6 +172,27 @@ def _kept(attempts: Sequence[Attempt]) -> Sequence[Attempt]:
     if len(attempts) <= MAX_ATTEMPTS_KEPT:
         return attempts
     return (attempts[0], *attempts[1 - MAX_ATTEMPTS_KEPT :])
+
+
+def _as_cloud_event(values: Sequence[str], timestamp: int, given: Container[str]) -> list[Header]:
+    """What a record of an internal topic, whose headers are *given*, lacks of a CloudEvent."""
+    stage, topic, partition, offset, *_, attempts = values
+    needed = {
+        "ce_specversion": "1.0",
+        "ce_id": f"{topic}/{partition}/{offset}/{attempts}",
+        "ce_source": f"/{stage}",
+        "ce_type": "dead-letters.v1",
+        "ce_time": from_ms(timestamp),
+    }
+    missing = [(name, value.encode()) for name, value in needed.items() if name not in given]
+    names = ",".join(name for name, _ in missing)
+    return [*missing, (_ADDED, names.encode())] if missing else []
+
+
+def _own(letter: Fetched) -> list[Header]:
+    """The headers of *letter* but for those that only make it a CloudEvent."""
+    added = text_headers(letter.headers).get(_ADDED, "").split(",")
+    return [each for each in letter.headers if each[0] not in added]
 
 
 def _received_at(redriven: Fetched) -> int:

@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.codec import Record
 from pipeline.errors import BrokerError, RecordError, StageFailed
+from pipeline.instants import from_ms
 from pipeline.runtime.batch import Batch, Processor
 from pipeline.runtime.state import Memory
 from pipeline.stage import Emit, Event, Outcome, Put, Reject
@@ -80,7 +81,7 @@ def test_a_poison_record_leaves_nothing_but_a_dead_letter(text: str, reason: str
 
 
 def test_provenance_is_complete() -> None:
-    """Key, value, time and headers are the original's; seven more say where and why it failed."""
+    """Key, value, time and headers are the original's; others say where and why, or make it a CloudEvent."""
     one = processor(mask=lambda text: text.replace("5551234567", "***"))
     poison = record("bug", 7)
     take(one, poison)
@@ -97,8 +98,10 @@ def test_provenance_is_complete() -> None:
         "dl_reason": "unexpected",
         "dl_error": "KeyError: 'phone +1***'",
         "dl_attempts": "1",
+        "dl_added": "ce_specversion,ce_source,ce_time",
     }
-    assert told == {"ce_type": "clock.tick.v1", "ce_id": "id-7", "traceparent": "00-a-b-01"}
+    added = {"ce_specversion": "1.0", "ce_source": "/toy", "ce_time": from_ms(poison.timestamp)}
+    assert told == added | {"ce_type": "clock.tick.v1", "ce_id": "id-7", "traceparent": "00-a-b-01"}
     assert batch.failures == 1
 
 

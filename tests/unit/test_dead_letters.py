@@ -109,3 +109,12 @@ def test_a_stage_sees_nothing_of_the_way_back() -> None:
     told = [name for output in batch.outputs for name in headers_of(output)]
     assert [name for name in told if name.startswith("dl_")] == []
     assert {output.topic for output in batch.outputs} == {"out", "table"}
+
+
+def test_what_makes_a_dead_letter_a_cloud_event_goes_with_it() -> None:
+    """A record of an internal topic has no such headers, and again none when it is put back."""
+    letter = refused(record("bug", 7)._replace(headers=()))
+    assert {"ce_id", "ce_source", "ce_specversion", "ce_type", "dl_added"} <= set(
+        text_headers(letter.headers)
+    )
+    assert original(put_back(letter), ("in",))[0].headers == ()
