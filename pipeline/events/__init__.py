@@ -11,6 +11,7 @@ from pipeline.events.contacts import (
     with_unknown_fact,
 )
 from pipeline.events.engagement import ContactEngagement, Measures, Partial, Ratios, WindowMetrics
+from pipeline.events.erasure import Redaction
 from pipeline.events.jobs import Job, JobWish
 from pipeline.events.operations import Fingerprint, PollState, PostedStatistics, Received, Tick, Token
 from pipeline.events.other import SourceEvent
@@ -81,6 +82,7 @@ __all__ = [
     "PostedStatistics",
     "Ratios",
     "Received",
+    "Redaction",
     "SakariContact",
     "SakariFact",
     "SakariOther",

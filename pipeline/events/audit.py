@@ -17,7 +17,13 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     action: Annotated[
         str,
-        choice("What was done", "dead-letters.redriven", "dead-letters.discarded", "dead-letters.edited"),
+        choice(
+            "What was done",
+            "dead-letters.redriven",
+            "dead-letters.discarded",
+            "dead-letters.edited",
+            "person.erased",
+        ),
     ]
     by: Annotated[str, doc("Who did it", "ada", personal="pseudonym")]
     at: Annotated[Time, at("When it was done")]

@@ -1,13 +1,14 @@
 """
 Join each person's contacts of both systems, with their tags, and put them beside every fact.
 
-Reads    ``users.tags.by-partition``  key: tenant : tag id
+Reads    ``redactions``  key: contact key or native key; who was erased, and is left out
+         ``users.tags.by-partition``  key: tenant : tag id
          ``sakari.contacts``, ``users.contacts``  key: contact key | native id
          ``sakari.events``, ``users.events``, ``sources.events``  key: contact key
 Writes   ``contacts.enriched``  compacted, one record per change, a tombstone when no contact is left
          ``activity.enriched``  one record per fact
 State    the location tags under each label, the native contacts of each person, the contact last
-         published, which people hold which label, how many fan-outs are running
+         published, which people hold which label, how many fan-outs are running, who was erased
 Time     none; the newest ``updated_at`` of a person's contacts leads
 Repeats  a redelivered table record changes nothing; a redelivered fact gives the same activity under
          the same id; any order of different table keys ends in the same contacts
@@ -34,11 +35,13 @@ from pipeline.events import (
     Fact,
     LocationTag,
     NativeContact,
+    Redaction,
     SakariContact,
     UsersContact,
 )
 from pipeline.instants import Time
 from pipeline.stage import NOTHING, Cursor, Delete, Emit, Event, Outcome, Put, Stage, Store, Stores, Write
+from pipeline.stages.redactions import REDACTED, is_redacted, remembered
 
 __all__ = ["STAGE"]
 
@@ -92,12 +95,16 @@ def _step(read: Stores, event: Event[Any]) -> Outcome:
             return _tag_changed(read, event)
         case "sakari.contacts" | "users.contacts":
             return _contact_changed(read, event)
+        case "redactions":
+            return _redacted(read, event)
         case _:
             return _fact_enriched(read, event)
 
 
 def _fact_enriched(read: Stores, event: Event[Fact]) -> Outcome:
     """The activity of a fact; while tags change, its contact first joined with them."""
+    if is_redacted(read, event.key):
+        return NOTHING
     fact = event.value
     contact = read.get(CONTACTS, event.key)
     change = NOTHING
@@ -116,6 +123,8 @@ def _fact_enriched(read: Stores, event: Event[Fact]) -> Outcome:
 def _contact_changed(read: Stores, event: Event[SakariContact | UsersContact | None]) -> Outcome:
     """One native contact came, changed or went: join its person again and keep the index of labels."""
     key, contact_id = _table_key(event)
+    if is_redacted(read, key):
+        return NOTHING
     old = read.get(NATIVES, key) or ()
     system: Literal["sakari", "users"] = "sakari" if event.topic == "sakari.contacts" else "users"
     others = [n for n in old if (n.system, n.contact_id) != (system, contact_id)]
@@ -125,6 +134,17 @@ def _contact_changed(read: Stores, event: Event[SakariContact | UsersContact | N
     kept: Write = Put(NATIVES, key, new) if new else Delete(NATIVES, key)
     change = _published(key, read.get(CONTACTS, key), _join(key, new, _tags_in(read)))
     return Outcome((kept, *_reindexed(key, old, new), *change.writes), change.emit)
+
+
+def _redacted(read: Stores, event: Event[Redaction | None]) -> Outcome:
+    """Somebody was erased: forget them and say that they are gone; a tombstone lets them in again."""
+    kept, key = remembered(event), event.key
+    old = read.get(NATIVES, key)
+    if event.value is None or old is None:
+        return Outcome(kept)
+    writes = (*kept, Delete(NATIVES, key), *_reindexed(key, old, ()), Delete(CONTACTS, key))
+    gone = Emit("contacts.enriched", key, None, occurred_at=event.value.erased_at)
+    return Outcome(writes, (gone,))
 
 
 def _tag_changed(read: Stores, event: Event[LocationTag | None]) -> Outcome:
@@ -376,6 +396,7 @@ def _also_on(tag: ContactTag, system: str) -> ContactTag:
 STAGE = Stage(
     name="enrich",
     inputs=(
+        "redactions",
         "users.tags.by-partition",
         "sakari.contacts",
         "users.contacts",
@@ -384,7 +405,7 @@ STAGE = Stage(
         "sources.events",
     ),
     outputs=("contacts.enriched", "activity.enriched"),
-    stores=(TAGS, NATIVES, CONTACTS, HOLDERS, FAN_OUTS),
+    stores=(TAGS, NATIVES, CONTACTS, HOLDERS, FAN_OUTS, REDACTED),
     step=_step,
     resume=_resume,
 )

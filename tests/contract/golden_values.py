@@ -375,6 +375,11 @@ VALUES: dict[str, tuple[str, str, Any]] = {
         ),
         ("jobs.wanted", "5f0c2a91", events.JobWish(id="5f0c2a91", wanted="pause", wished_at=NOON)),
         (
+            "redactions",
+            KEY,
+            events.Redaction(tenant="acme", erased_at=NOON, report="5f0c2a91"),
+        ),
+        (
             "audit",
             "dead-letters.discarded",
             events.AuditEntry(

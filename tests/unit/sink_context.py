@@ -183,9 +183,9 @@ def enriched(*natives: tuple[str, str], key: str = "acme:m:1") -> Event[Enriched
     return _event("contacts.enriched", key, value, f"c{len(natives)}")
 
 
-def gone(key: str = "acme:m:1") -> Event[None]:
-    """A tombstone of ``contacts.enriched``."""
-    return Event(topic="contacts.enriched", key=key, value=None, received_at=NOW_MS)
+def gone(key: str = "acme:m:1", topic: str = "contacts.enriched") -> Event[None]:
+    """A tombstone of *topic*."""
+    return Event(topic=topic, key=key, value=None, received_at=NOW_MS)
 
 
 def _event(topic: str, key: str, value: Any, identity: str) -> Event[Any]:

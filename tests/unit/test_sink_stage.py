@@ -8,6 +8,7 @@ from pipeline.sinks.statistics.state import CONTACTS, POSTED, Contact, Pending, 
 from pipeline.stage import Outcome, Put
 from tests.unit.sink_context import NOW_MS, MemoryContext, engaged, enriched, gone, sink, tenant, window
 
+ENGAGEMENT = "engagement.contacts"
 VENDOR = {"acme": tenant("l1", dialect="vendor")}
 
 
@@ -173,6 +174,15 @@ def test_a_contact_that_is_gone_is_forgotten() -> None:
     place.feed(enriched(("l1", "c1")), engaged(), gone())
     assert (place.pending, place.queue) == ([], [])
     assert [key for key, _ in place.read.scan(CONTACTS, "", "~")] == ["acme:m:1"]
+
+
+@pytest.mark.parametrize("topics", [("contacts.enriched", ENGAGEMENT), (ENGAGEMENT, "contacts.enriched")])
+def test_of_somebody_who_was_erased_nothing_is_kept(topics: tuple[str, str]) -> None:
+    """In either order of the two tombstones nothing waits, and neither half is remembered."""
+    place = MemoryContext(sink(VENDOR).stage)
+    place.feed(enriched(("l1", "c1")), engaged(), *(gone(topic=topic) for topic in topics))
+    assert (place.pending, place.queue) == ([], [])
+    assert list(place.read.scan(CONTACTS, "", "~")) == []
 
 
 def test_an_old_redriven_record_brings_back_the_newest_value() -> None:

@@ -71,6 +71,8 @@ def stage(plan: Plan) -> Stage:
                 return _engaged(plan, read, event)
             case None if event.topic == "contacts.enriched":
                 return _contact(plan, read, event, ())
+            case None if event.topic == "engagement.contacts":
+                return _erased(read, event)
             case _:
                 return NOTHING
 
@@ -130,6 +132,22 @@ def _engaged(plan: Plan, read: Stores, event: Event[ContactEngagement]) -> Outco
         return Outcome(writes=_joined(plan, read, event.key, Joined(), old))
     joined = msgspec.structs.replace(old, engagement=event.value, cause=cause_of(event))
     return Outcome(writes=_joined(plan, read, event.key, old, joined))
+
+
+def _erased(read: Stores, event: Event[None]) -> Outcome:
+    """What the contact did is to be forgotten, and not to be posted any more."""
+    old = read.get(CONTACTS, event.key)
+    if old is None:
+        return NOTHING
+    tenant = event.key.partition(":")[0]
+    waiting = [f"{tenant}|{location}|{event.key}|{contact_id}" for location, contact_id in old.natives]
+    left = Put(CONTACTS, event.key, Joined(natives=old.natives)) if old.natives else None
+    return Outcome(
+        (
+            left or Delete(CONTACTS, event.key),
+            *(write for place in waiting for write in removed(read, place)),
+        )
+    )
 
 
 def _older(engagement: ContactEngagement, than: ContactEngagement) -> bool:

@@ -2,6 +2,7 @@
 Type, identify and deduplicate what the sources received; give it the contact key.
 
 Reads    ``sources.received``  key: native key; raw webhooks and polled items · ``clock.ticks``
+         ``redactions``  key: contact key or native key; who was erased, and is left out
 Writes   ``sakari.events``, ``users.events``, ``sources.events``  key: contact key; each fact once
          ``sakari.contacts``, ``users.contacts``  compacted, key: contact key | native id
          ``users.tags``, ``users.users``, ``users.accounts``, ``users.statistics``  compacted
@@ -11,6 +12,7 @@ State    ``keys``       native key -> contact key: the first one wins, only cont
          ``snapshots``  day, table key -> digest of a statistics snapshot, ``seen_days`` long
          ``seen``       day, resource -> the kinds of its facts that were told, ``seen_days`` long
          ``marks``      up to which day ``seen`` and ``snapshots`` were dropped
+         ``redacted``   contact keys and native keys of those who were erased
 Time     facts carry their own; a contact's records are ordered by ``updated.at``, else by arrival or
          the start of their scan; ``now`` serves to forget what is older than ``seen_days`` only
 Repeats  a redelivered record changes nothing, and any order of one key's records ends in the same
@@ -30,16 +32,17 @@ Repeats  a redelivered record changes nothing, and any order of one key's record
 from collections.abc import Callable
 
 from pipeline.errors import RecordError
-from pipeline.events import Received, Tick
-from pipeline.stage import Event, Outcome, Stage, Stores
-from pipeline.stages.decode import facts, sakari, sources, users
+from pipeline.events import Received, Redaction, Tick
+from pipeline.stage import NOTHING, Cursor, Event, Outcome, Stage, Stores
+from pipeline.stages.decode import erasure, facts, sakari, sources, users
 from pipeline.stages.decode.config import Config, SourceConfig, TenantConfig
 from pipeline.stages.decode.intake import Intake, Keys
 from pipeline.stages.decode.stores import STORES
+from pipeline.stages.redactions import is_redacted
 
 __all__ = ["Config", "SourceConfig", "TenantConfig", "stage"]
 
-_INPUTS = ("sources.received", "clock.ticks")
+_INPUTS = ("redactions", "sources.received", "clock.ticks")
 _OUTPUTS = (
     "sakari.contacts",
     "users.contacts",
@@ -61,16 +64,22 @@ def stage(config: Config) -> Stage:
         outputs=_OUTPUTS,
         stores=STORES,
         step=_step(config, Keys(config.identity)),
-        resume=facts.drop,
+        resume=_resume,
     )
 
 
-def _step(config: Config, keys: Keys) -> Callable[[Stores, Event[Received | Tick]], Outcome]:
-    def step(read: Stores, event: Event[Received | Tick]) -> Outcome:
-        """Decode one record; a tick forgets what is too old."""
+def _resume(read: Stores, cursor: Cursor) -> Outcome:
+    return (erasure.swept if cursor.job.startswith(erasure.SWEEP) else facts.drop)(read, cursor)
+
+
+def _step(config: Config, keys: Keys) -> Callable[[Stores, Event[Received | Redaction | Tick]], Outcome]:
+    def step(read: Stores, event: Event[Received | Redaction | Tick]) -> Outcome:
+        """Decode one record; a redaction forgets a person, a tick what is too old."""
         value = event.value
         if isinstance(value, Tick):
             return facts.tick(read, value.at, config.seen_days)
+        if event.topic == "redactions":
+            return erasure.redact(read, event)
         return _decode(config, keys, read, event)  # type: ignore[arg-type]
 
     return step
@@ -85,6 +94,8 @@ def _decode(config: Config, keys: Keys, read: Stores, event: Event[Received]) ->
         raise RecordError("unknown-tenant", "header tenant: is none of the settings'")
     if not event.key.startswith(f"{record.tenant}:"):
         raise RecordError("wrong-key", "the record's key is of another tenant")
+    if is_redacted(read, event.key):
+        return NOTHING
     intake = Intake(read, event, terms, keys)
     match record.product:
         case "sakari":
@@ -95,4 +106,4 @@ def _decode(config: Config, keys: Keys, read: Stores, event: Event[Received]) ->
             sources.take(intake, source)
         case _:
             raise RecordError("unknown-source", "header product: is none of the settings'")
-    return intake.outcome()
+    return erasure.without_redacted(read, event.key, intake.outcome())

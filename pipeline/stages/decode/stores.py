@@ -4,6 +4,7 @@ import msgspec
 
 from pipeline.events import SakariContact, UsersContact
 from pipeline.stage import Store
+from pipeline.stages.redactions import REDACTED
 
 __all__ = [
     "CONTACTS",
@@ -87,4 +88,4 @@ SEEN: Store[tuple[str, ...]] = Store("seen", tuple[str, ...])
 #: name -> number; ``dropped`` is the first day whose seen ids are still kept
 MARKS: Store[int] = Store("marks", int)
 
-STORES = (KEYS, CONTACTS, RESOURCES, SNAPSHOTS, SEEN, MARKS)
+STORES = (KEYS, CONTACTS, RESOURCES, SNAPSHOTS, SEEN, MARKS, REDACTED)

@@ -2,12 +2,13 @@
 Count what each contact did with our messages, in the contact's totals and in windows of time.
 
 Reads    ``activity.enriched``  key: contact key; ``clock.ticks``
+         ``redactions``  key: contact key or native key; who was erased, and is left out
 Writes   ``engagement.contacts``  compacted: totals, score and opt state, whenever they change
          ``engagement.partials``  compacted: this partition's share of a window, absolute
 State    per contact its totals (for ever); per message its booking, per conversation and four days its
          timeline, per contact and window its distinct counts, late and opt facts seen (all kept
          ``seen_days`` after both their own time and their last arrival); per window this
-         partition's share (400 d)
+         partition's share (400 d); who was erased
 Time     event time decides the window, arrival (``received_at``) what is late; ticks only drop state
 Repeats  redelivered facts change nothing; any order of facts ends in the same totals and measures,
          but: a message's dimensions are those of the first of its facts that comes; an inbound
@@ -36,6 +37,7 @@ What counts where:
   that window has been closed: it is then revised.
 - A fact of a message that was dropped from the state is counted in the totals anew.
 - After a contact's number changed, new facts count under the new key; nothing moves.
+- Of somebody who was erased all is forgotten but what they added to the sums, which tell of nobody.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,11 +60,12 @@ from pipeline.events import (
     UnknownFact,
     UsersContactDndUpdated,
 )
-from pipeline.stage import Event, Outcome, Posted, Stage, Stores
-from pipeline.stages.engagement import happenings, messages, shares, sweep, totals
+from pipeline.stage import NOTHING, Cursor, Event, Outcome, Posted, Stage, Stores
+from pipeline.stages.engagement import erasure, happenings, messages, shares, sweep, totals
 from pipeline.stages.engagement.ledger import Ledger, Terms
 from pipeline.stages.engagement.state import BOOKINGS, CLOCK, CONTACTS, MEMBERS, SEEN, SHARES, TIMELINES
 from pipeline.stages.measures import GATHER_S
+from pipeline.stages.redactions import REDACTED, is_redacted
 
 __all__ = ["stage"]
 
@@ -106,11 +109,11 @@ def stage(
     )
     return Stage(
         name="engagement",
-        inputs=("activity.enriched", "clock.ticks"),
+        inputs=("redactions", "activity.enriched", "clock.ticks"),
         outputs=("engagement.contacts", "engagement.partials"),
-        stores=(CONTACTS, BOOKINGS, TIMELINES, MEMBERS, SEEN, SHARES, CLOCK),
+        stores=(CONTACTS, BOOKINGS, TIMELINES, MEMBERS, SEEN, SHARES, CLOCK, REDACTED),
         step=partial(_step, terms),
-        resume=partial(sweep.resume, terms),
+        resume=partial(_resume, terms),
         add_up=_add_up,
         gather_s=GATHER_S,
         state_version=3,
@@ -123,13 +126,23 @@ def _step(terms: Terms, read: Stores, event: Event[Any]) -> Outcome:
         return _activity(terms, read, event)
     if isinstance(value, Tick):
         return sweep.on_tick(read, value)
+    if event.topic == "redactions":
+        return erasure.redact(read, event)
     raise RecordError("unexpected-value", f"expected an activity or a tick, not {type(value)}")
+
+
+def _resume(terms: Terms, read: Stores, cursor: Cursor) -> Outcome:
+    if cursor.job.startswith(erasure.FORGET):
+        return erasure.resume(read, cursor)
+    return sweep.resume(terms, read, cursor)
 
 
 def _activity(terms: Terms, read: Stores, event: Event[Activity]) -> Outcome:
     fact = event.value.event
     if event.value.contact_key != event.key:
         raise RecordError("wrong-key", "the record's key is not the activity's contact key")
+    if is_redacted(read, event.key):
+        return NOTHING
     ledger = Ledger(read, event, terms)
     count = COUNTED.get(type(fact))
     if count is not None:
