@@ -8,7 +8,7 @@ the subscriber's hand and what is done: only that may be committed.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from pipeline.subscribe.record import Fetched
 
@@ -95,9 +95,10 @@ class Progress:
         self.idle = asyncio.Event()
         self.idle.set()
 
-    def hand(self, ends: Mapping[int, int]) -> None:
-        """The subscriber now has the records up to *ends*."""
-        self.in_hand.update(ends)
+    def hand(self, ends: Mapping[int, int], partitions: Collection[int]) -> None:
+        """The subscriber now has records of *partitions*, up to *ends*; elsewhere nothing was wanted."""
+        for partition, end in ends.items():
+            (self.in_hand if partition in partitions else self.done)[partition] = end
         self.handed_at = time.monotonic()
         if self.in_hand:
             self.idle.clear()

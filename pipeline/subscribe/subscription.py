@@ -7,6 +7,7 @@ from pipeline.codec import Codec
 from pipeline.codec import Record as Encoded
 from pipeline.errors import ConfigError, RecordError
 from pipeline.subscribe.feed import Feed
+from pipeline.subscribe.progress import Ends
 from pipeline.subscribe.record import Fetched, Record, Unreadable
 from pipeline.subscribe.selection import Selection
 from pipeline.subscribe.transaction import Outgoing, Transaction
@@ -53,7 +54,7 @@ class Subscription(Generic[T]):
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and self._failure is None:
+        if kind is None:
             self._feed.progress.finish()
         else:
             self._feed.progress.abandon()
@@ -105,26 +106,37 @@ class Subscription(Generic[T]):
         return await self._feed.write(outgoing)
 
     async def _next(self, most: int, wait_s: float) -> list[Record[T]]:
-        if self._failure is not None:
-            raise self._failure
         feed = self._feed
         feed.progress.finish()
         self._held, self._written = [], False
         while not self._held:
+            if self._failure is not None:
+                raise self._failure
             if not await feed.arrivals.wait(most, wait_s):
                 raise StopAsyncIteration
             # From here to the return nothing is awaited: a cancellation finds records waiting, or handed out.
             taken, ends = feed.arrivals.buffer.take(most, of_one=self._exactly_once)
-            feed.progress.hand(ends)
-            try:
-                self._held = [record for record in map(self._read, taken) if record is not None]
-            except Exception as error:
-                self._failure = error
-                feed.progress.abandon()
-                raise
+            self._held = self._readable(taken, ends)
+            feed.progress.hand(ends, {fetched.partition for fetched in taken})
             if not self._held:
                 feed.progress.finish()
         return self._held
+
+    def _readable(self, taken: list[Fetched], ends: Ends) -> list[Record[T]]:
+        """The wanted records of *taken*; where one cannot be read, those before it, and *ends* likewise."""
+        held: list[Record[T]] = []
+        for place, fetched in enumerate(taken):
+            try:
+                record = self._read(fetched)
+            except Exception as error:  # noqa: BLE001 - raised when the next is asked for
+                self._failure = error
+                for later in taken[place:]:
+                    ends.pop(later.partition, None)
+                ends[fetched.partition] = fetched.offset
+                break
+            if record is not None:
+                held.append(record)
+        return held
 
     def _read(self, fetched: Fetched) -> Record[T] | None:
         """The record that *fetched* holds, None if it is not wanted."""

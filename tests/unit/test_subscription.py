@@ -147,6 +147,33 @@ async def test_a_failure_in_a_batch_commits_nothing_of_it() -> None:
     assert fed.committed == {0: 2}
 
 
+async def test_a_batch_ends_before_what_cannot_be_read() -> None:
+    """What stands before it is handed out and done; the error comes with the next batch."""
+    fed = FedSubscription("sakari.events")
+    fed.feed("acme:m:1", started(1))
+    fed.feed_bytes(b"acme:m:1", b"{", {"ce_type": b"sakari.conversation.started.v1"})
+    fed.feed("acme:m:1", started(3))
+    async with fed.subscription as facts:
+        batches = facts.batches()
+        assert [record.event for record in await anext(batches)] == [started(1)]
+        with pytest.raises(Unreadable, match="offset 1"):
+            await anext(batches)
+    assert fed.committed == {0: 1}
+
+
+async def test_partitions_where_nothing_is_wanted_are_passed() -> None:
+    """Their offsets are done without waiting for what is in hand of another partition."""
+    fed = FedSubscription("sakari.events", key="acme:m:1", exactly_once=True, partitions=4)
+    for number in range(8):
+        fed.feed(f"acme:m:{number}", started(number))
+    async with fed.subscription as facts:
+        async for _ in facts:
+            assert len(fed._feed.progress.in_hand) == 1
+            async with facts.transaction() as tx:
+                await tx.send("mine", value=b"")
+    assert sum(fed.committed.values()) == 8
+
+
 async def test_a_transaction_writes_when_its_block_ends_well() -> None:
     """Outputs carry the trace of what caused them, and the record is done with them."""
     fed = FedSubscription("sakari.events", exactly_once=True)
@@ -304,9 +331,9 @@ def test_a_buffer_keeps_the_order_of_each_partition(
 def test_a_commit_does_not_undo_what_was_done_meanwhile() -> None:
     """Only what is no further than the committed offset is forgotten."""
     progress = Progress()
-    progress.hand({0: 5, 1: 2})
+    progress.hand({0: 5, 1: 2}, {0, 1})
     progress.finish()
-    progress.hand({0: 7})
+    progress.hand({0: 7}, {0})
     progress.finish()
     progress.committed({0: 5, 1: 2})
     assert progress.done == {0: 7}
