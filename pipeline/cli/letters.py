@@ -28,6 +28,9 @@ from pipeline.topics import load as load_topics
 
 __all__ = ["Desk", "Which", "WhichLetters", "agreed", "counted", "desk", "operator", "selection_of"]
 
+#: Topics that letters and decisions stand on.
+_NEEDED: Final = (TOPIC, EDITS, audit.TOPIC, "jobs", "jobs.wanted")
+
 _ID: Final = re.compile(r"\d{1,4}-\d{1,18}")
 
 
@@ -83,22 +86,15 @@ async def desk(target: Target) -> Desk:
     """
     settings = cluster.settings_of(target.settings, target.bootstrap_servers, target.profile)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it has to say reaches us as errors
-    topics = load_topics()
-    sizes = topics.profile(settings.profile)
     connection = Connection(settings.kafka, settings.runtime, "pipeline-dlq")
-    codec = Codec(topics, sizes.partitions, settings.application_id)
     async with Admin(connection.common) as admin:
-        found = await admin.found([TOPIC, EDITS, audit.TOPIC, "jobs", "jobs.wanted"])
-    missing = [name for name in (TOPIC, EDITS, audit.TOPIC, "jobs", "jobs.wanted") if name not in found]
-    if missing:
+        found = await admin.found(_NEEDED)
+    if missing := [name for name in _NEEDED if name not in found]:
         raise ConfigError(
-            [f"{name}: the cluster lacks this topic; `pipeline topics apply`" for name in missing]
+            f"{name}: the cluster lacks this topic; `pipeline topics apply`" for name in missing
         )
-    if found[TOPIC].partitions != sizes.partitions:
-        raise ConfigError(
-            f"profile: {sizes.name} has {sizes.partitions} partitions, the cluster"
-            f" {found[TOPIC].partitions}; give the --profile that it was made with"
-        )
+    # Sizes are the cluster's own, whichever profile it was made with.
+    codec = Codec(load_topics(), found[TOPIC].partitions, settings.application_id)
     return Desk(settings, connection, codec, Letters(connection, codec))
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import sys
+import time
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -36,6 +37,9 @@ from pipeline.runtime.redrive import redrive as run_redrive
 __all__ = ["cancel", "redrive", "status"]
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+#: How often progress is told at most, in seconds.
+_TELL_S: Final = 1.0
 
 #: Keys that are named in a plan for people; programs get them all.
 _KEYS_SHOWN: Final = 10
@@ -244,14 +248,19 @@ async def cancel(
 
 
 class _Progress:
-    """Tells how far a redrive is: a line that counts on a terminal, else a line a page."""
+    """Tells how far a redrive is, once a second: a line that counts on a terminal, else one after another."""
 
     def __init__(self, *, json: bool) -> None:
         self._json = json
         self._counting = False
+        self._due_s = 0.0
 
     def tell(self, job: Job) -> None:
         """A page was put back."""
+        now_s = time.monotonic()
+        if now_s < self._due_s:
+            return
+        self._due_s = now_s + _TELL_S
         if self._json:
             print_json("progress", **_fields(job))
             return

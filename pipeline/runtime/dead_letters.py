@@ -18,7 +18,6 @@ from pipeline.stage import Reject
 
 __all__ = [
     "MAX_ERROR_TEXT",
-    "PREFIX",
     "PROVENANCE",
     "Attempt",
     "Place",
@@ -26,6 +25,7 @@ __all__ = [
     "history",
     "made",
     "original",
+    "own_headers",
     "redriven",
 ]
 
@@ -120,7 +120,7 @@ def redriven(letter: Fetched, id_: str, redrive: Redrive, edited: bytes | None =
         at=from_ms(redrive.at_ms),
         edited=edited is not None,
     )
-    headers = [each for each in _own(letter) if each[0] in PROVENANCE or not each[0].startswith(PREFIX)]
+    headers = [*own_headers(letter), *(each for each in letter.headers if each[0] in PROVENANCE)]
     headers += [
         ("dl_letter", id_.encode()),
         ("dl_redrive", redrive.id.encode()),
@@ -131,6 +131,12 @@ def redriven(letter: Fetched, id_: str, redrive: Redrive, edited: bytes | None =
         headers.append(("dl_edited", b"true"))
     value = letter.value if edited is None else edited
     return redrive.at_ms, letter.key, value, encoded(headers)
+
+
+def own_headers(letter: Fetched) -> tuple[Header, ...]:
+    """The headers that *letter*, or one on its way back, had as the record that it was."""
+    added = text_headers(letter.headers).get(_ADDED, "").split(",")
+    return tuple(each for each in letter.headers if each[0] not in added and not each[0].startswith(PREFIX))
 
 
 def history(headers: Iterable[Header]) -> tuple[Attempt, ...]:
@@ -159,7 +165,7 @@ def original(record: Fetched, inputs: Container[str]) -> tuple[Record, int]:
         raise RecordError("no-provenance", "a redriven record must have a dead letter's headers") from error
     if topic not in inputs:
         raise RecordError("no-input", f"{topic} is no input of this stage")
-    headers = tuple(header for header in _own(record) if not header[0].startswith(PREFIX))
+    headers = own_headers(record)
     original = Record(topic, partition, offset, _received_at(record), record.key, record.value, headers)
     return original, attempts + 1
 
@@ -187,12 +193,6 @@ def _as_cloud_event(values: Sequence[str], timestamp: int, given: Container[str]
     missing = [(name, value.encode()) for name, value in needed.items() if name not in given]
     names = ",".join(name for name, _ in missing)
     return [*missing, (_ADDED, names.encode())] if missing else []
-
-
-def _own(letter: Fetched) -> list[Header]:
-    """The headers of *letter* but for those that only make it a CloudEvent."""
-    added = text_headers(letter.headers).get(_ADDED, "").split(",")
-    return [each for each in letter.headers if each[0] not in added]
 
 
 def _received_at(redriven: Fetched) -> int:

@@ -14,7 +14,7 @@ from pipeline.events.audit import AuditEntry
 from pipeline.runtime import audit
 from pipeline.runtime.batch import Processor
 from pipeline.runtime.connection import Connection
-from pipeline.runtime.dead_letters import PREFIX
+from pipeline.runtime.dead_letters import own_headers
 from pipeline.runtime.letters import (
     DISCARDED,
     EDITED,
@@ -234,9 +234,8 @@ def check_value(codec: Codec, letter: Letter, value: bytes, stage: Stage | None)
         raise ConfigError(f"value: has {len(value)} bytes; allowed: {MAX_RECORD_BYTES}")
     if letter.topic not in codec.topics:
         raise ConfigError(f"{letter.id}: came from no topic, so nothing can be put back")
-    headers = tuple(each for each in letter.headers if not each[0].startswith(PREFIX))
-    partition = max(0, letter.origin_partition)
-    record = Record(letter.topic, partition, 0, letter.timestamp, letter.key, value, headers)
+    place = letter.topic, max(0, letter.origin_partition), max(0, letter.origin_offset)
+    record = Record(*place, letter.timestamp, letter.key, value, own_headers(letter))
     try:
         codec.decode(record)
     except RecordError as error:

@@ -13,7 +13,7 @@ from pipeline.events.audit import AuditEntry
 from pipeline.instants import from_ms
 from pipeline.logs import mask
 from pipeline.masking import MASKED, masked, masked_headers
-from pipeline.runtime.dead_letters import PREFIX, history
+from pipeline.runtime.dead_letters import history, own_headers
 from pipeline.runtime.letters import Edit, Letter
 from pipeline.topics import Topic
 
@@ -36,7 +36,7 @@ def shown(
 
     Values are masked by their type, of what came in raw all but the names of fields, unless *unmask*.
     """
-    headers = {n: t for n, t in text_headers(letter.headers).items() if not n.startswith(PREFIX)}
+    headers = text_headers(own_headers(letter))
     type_ = _type_of(topics, letter, headers)
     attempts = [{**each, "error": mask(each["error"])} for each in _plain(history(letter.headers))]
     return {

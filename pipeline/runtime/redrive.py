@@ -180,7 +180,9 @@ class _Work:
         audit.add(self._codec, places, audit.entry(REDRIVEN, self._asked.by, ids, job=job.id))
         self.done += len(page)
         speed = (self.done - self._before) / max(0.001, time.monotonic() - self._begun_s)
-        job = msgspec.structs.replace(job, state="running", done=self.done, per_s=round(speed, 1))
+        job = msgspec.structs.replace(
+            job, state="running", done=self.done, per_s=round(min(speed, self._rate), 1)
+        )
         return await self._runner.commit(places, job)
 
     async def paced(self, stopping: asyncio.Event) -> bool:
