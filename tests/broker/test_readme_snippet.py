@@ -69,8 +69,11 @@ async def started(snippet: str, folder: Path, kafka: str) -> asyncio.subprocess.
 
 @pytest.mark.parametrize(
     ("snippet", "told"),
-    [(SNIPPETS[0], "{at} {key} ConversationStarted []"), (SNIPPETS[1], "activity.enriched.v1 {key} {at} ")],
-    ids=["codec", "json"],
+    [
+        (SNIPPETS[0], "2026-11-23 13:03:14.990000+00:00 {key} ConversationStarted []"),
+        (SNIPPETS[1], "activity.enriched.v1 {key} {at} "),
+    ],
+    ids=["subscribe", "json"],
 )
 async def test_a_program_of_the_readme_prints_what_is_committed(
     kafka: str, tmp_path: Path, snippet: str, told: str
