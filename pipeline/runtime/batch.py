@@ -437,7 +437,8 @@ def _made(outcome: Outcome, cause: Event[Any]) -> list[Made]:
 
 def _as_record(event: Event[Any]) -> Record:
     value = encode(event.value) if isinstance(event.value, msgspec.Struct) else None
-    headers = (("ce_type", event.type.encode()), ("traceparent", event.traceparent.encode()))
+    told = {"ce_id": event.id, "ce_type": event.type, "traceparent": event.traceparent}
+    headers = tuple((name, text.encode()) for name, text in told.items() if text)
     return Record(event.topic, -1, -1, event.received_at, event.key.encode(), value, headers)
 
 
