@@ -49,7 +49,7 @@ _NONE = Kinds()
 def export(
     folder: Path | None = None,
     *,
-    kinds: Annotated[Kinds, Parameter(name="*")] = _NONE,
+    kinds: Annotated[Kinds, Parameter(name="*", negative=())] = _NONE,
     profile: str = "",
     subscriber: tuple[str, ...] = (),
     cluster: str = "kafka",
