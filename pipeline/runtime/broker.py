@@ -287,6 +287,7 @@ class EmbeddedBroker:
             str(java()),
             f"-Xmx{self._heap_mb}m",
             "-XX:+UseSerialGC",  # on two cores least memory and start time
+            "-XX:TieredStopAtLevel=1",  # nor does it compile twice what runs for minutes
             "-XX:+ExitOnOutOfMemoryError",
             "--sun-misc-unsafe-memory-access=allow",
             "-Djava.awt.headless=true",

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 #: How long the stages that add measures up gather before they commit: whoever reads metrics reads sums.
-GATHER_S = 0.2
+GATHER_S = 0.5
 
 ZERO = Measures()
 
