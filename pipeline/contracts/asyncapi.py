@@ -92,13 +92,18 @@ def _channel(topics: Topics, topic: Topic, profile: Profile) -> dict[str, Any]:
     return {
         "address": topic.name,
         "title": topic.name,
-        "description": f"{topic.description} Key: {topic.key}.",
+        "description": f"{topic.description} Key: {topic.key}.{_end(topic)}",
         "servers": [{"$ref": "#/servers/kafka"}],
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in _names(topic)},
         "bindings": {"kafka": kafka},
         "x-owner": topic.owner,
         "x-personal-data": list(topic.personal),
     }
+
+
+def _end(topic: Topic) -> str:
+    end = topic.deprecated
+    return f" Ends {end.until}; read {end.instead} instead." if end else ""
 
 
 def _operation_id(topic: Topic) -> str:

@@ -77,13 +77,19 @@ def _description(topic: Topic) -> dict[str, str]:
 
 def _sla(topic: Topic, service: Service) -> Iterator[dict[str, Any]]:
     told = "99 of 100 live records are here so long after they were received"
-    yield {"property": "freshness", "value": service.freshness_ms / 1000, "unit": "s", "description": told}
+    yield {"property": "freshness", **_duration(service.freshness_ms), "description": told}
     if topic.retention_ms is None:
         yield {"property": "retention", "value": "unlimited", "description": "the last record of each key"}
     else:
-        yield {"property": "retention", "value": topic.retention_ms / _DAY_MS, "unit": "d"}
+        yield {"property": "retention", **_duration(topic.retention_ms)}
     if topic.deprecated:
         yield {"property": "endOfSupport", "value": topic.deprecated.until}
+
+
+def _duration(ms: int) -> dict[str, Any]:
+    """*ms* in days where they are whole, else in seconds."""
+    days, rest = divmod(ms, _DAY_MS)
+    return {"value": ms // 1000, "unit": "s"} if rest else {"value": days, "unit": "d"}
 
 
 # ---------------------------------------------------------------- schema
@@ -113,7 +119,11 @@ _RAW = {
 def _properties(part: Schema, parts: Parts, within: tuple[str, ...]) -> list[dict[str, Any]]:
     needed = part.get("required", ())
     return [
-        {"name": name, "required": name in needed, **_property(field, parts, within)}
+        {
+            "name": name,
+            "required": name in needed and not _is_nullable(field),
+            **_property(field, parts, within),
+        }
         for name, field in part.get("properties", {}).items()
     ]
 
@@ -155,6 +165,10 @@ def _resolved(field: Schema, parts: Parts, within: tuple[str, ...]) -> tuple[Sch
     fields = {name: each for part, _ in all_of for name, each in part.get("properties", {}).items()}
     titles = tuple(title for _, inside in all_of for title in inside[len(within) :])
     return {"type": "object", "properties": fields}, (*within, *titles)
+
+
+def _is_nullable(field: Schema) -> bool:
+    return "null" in field.get("type", ()) or {"type": "null"} in field.get("anyOf", ())
 
 
 def _kind(part: Schema) -> str:

@@ -8,7 +8,9 @@ from msgspec.structs import replace
 
 from pipeline.cli import main
 from pipeline.codec import Codec, Record, text_headers
+from pipeline.contracts.asyncapi import document
 from pipeline.contracts.breaches import Rule
+from pipeline.contracts.odcs import contract
 from pipeline.contracts.releases import Contract, breaches, current, releases, save
 from pipeline.errors import ConfigError
 from pipeline.events import LocationTag
@@ -120,6 +122,17 @@ def test_topics_yaml_says_until_when_and_what_instead(
     monkeypatch.setattr("pipeline.topics.path", lambda: file)
     assert main(["topics", "describe", "users.tags", "--profile", "dev"]) == 0
     assert "until 2030-12-31; read contacts.enriched instead" in capsys.readouterr().out
+
+
+def test_the_exports_say_that_a_topic_ends(tmp_path: Path) -> None:
+    """In the words that AsyncAPI and the data contract standard have for it."""
+    topics = load(changed(tmp_path, "    deprecated: {until: 2030-12-31, instead: contacts.enriched}\n"))
+    channels = document(topics, topics.profile("dev"), "1.0.0")["channels"]
+    assert channels["users.tags"]["description"].endswith("Ends 2030-12-31; read contacts.enriched instead.")
+    assert "Ends" not in channels["users.users"]["description"]
+    made = contract(topics["users.tags"], topics.service, "1.0.0", "localhost:9092")
+    assert made["status"] == "deprecated"
+    assert {"property": "endOfSupport", "value": "2030-12-31"} in made["slaProperties"]
 
 
 @pytest.mark.parametrize(

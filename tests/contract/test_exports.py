@@ -180,7 +180,9 @@ def test_a_data_contract_says_who_is_told_of_how_fresh_and_whom_to_ask(tmp_path:
     classes = {each["name"]: each.get("classification") for each in made["schema"][0]["properties"]}
     assert (classes["mobile"], classes["contact_key"], classes["tenant"]) == ("direct", "pseudonym", "none")
     sla = {each["property"]: each["value"] for each in made["slaProperties"]}
-    assert sla == {"freshness": TOPICS.service.freshness_ms / 1000, "retention": "unlimited"}
+    assert sla == {"freshness": TOPICS.service.freshness_ms // 1000, "retention": "unlimited"}
+    needed = {each["name"]: each["required"] for each in made["schema"][0]["properties"]}
+    assert (needed["tenant"], needed["first_name"]) == (True, False)
     assert (made["team"]["name"], made["support"][0]["channel"]) == ("pipeline", TOPICS.service.support)
 
 
