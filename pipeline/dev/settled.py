@@ -2,7 +2,8 @@
 Waits until a pipeline has nothing left to do, in however many processes it runs: all is read from Kafka.
 
 Settled is: no stage lags behind its inputs, no fan-out waits to be resumed, nothing waits to be posted, and
-every poller has made two further complete scans. Ticks are not waited for: there is always a next one.
+every poller has made two further complete scans, but for those that rest an hour or more between two. Ticks
+are not waited for: there is always a next one.
 """
 
 import asyncio
@@ -30,6 +31,9 @@ __all__ = ["Look", "settled"]
 
 #: Further complete scans that every poller has to make.
 SCANS: Final = 2
+
+#: A poller that scans this seldom or more so is not waited for, in seconds.
+_SELDOM_S: Final = 3_600.0
 
 _LOOK_S: Final = 0.25
 
@@ -105,7 +109,8 @@ class Look:
         self._ends[record.topic, record.partition] = record.offset + 1
         if record.topic == self._schedule and record.value is not None:
             state = msgspec.json.decode(record.value, type=PollState)
-            self.scans[(record.key or b"").decode()] = state.completed
+            if state.interval_s < _SELDOM_S:
+                self.scans[(record.key or b"").decode()] = state.completed
         elif record.topic in self._kept:
             kept, place = self._kept[record.topic], (record.partition, record.key)
             kept.discard(place) if record.value is None else kept.add(place)

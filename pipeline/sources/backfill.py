@@ -250,12 +250,13 @@ class Backfill:
             _EndedError: the job is to be paused or cancelled.
         """
         async with self._turn:
-            standing = change(self._standing)
+            standing, before = change(self._standing), self._runner.job
             elapsed_s = self._terms.monotonic() - self._begun_s
             job = replace(
-                self._runner.job,
+                before,
                 state="running",
                 done=self._calls,
+                total=None if before.total is None else max(before.total, self._calls),
                 per_s=round((self._calls - self._begun_calls) / elapsed_s, 2) if elapsed_s > 0 else None,
                 cursor=msgspec.to_builtins(standing),
                 error=error or None,

@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+import yaml
 
 PIPELINE = Path(sys.executable).with_name("pipeline")
 DEADLINE_S = 60.0
@@ -149,6 +150,23 @@ class Outside:
         assert output, errors
         return {**orjson.loads(output), "exit": code}
 
+    async def lose(self, share: float) -> None:
+        """Let this *share* of all webhooks never be sent."""
+        rule = {"kind": "lost", "operation": "*.deliver", "probability": share}
+        await self._asked("PUT", "/_sandbox/faults", rule)
+
+    def change_settings(self, **parts: Mapping[str, Any]) -> None:
+        """Change fields of *parts* of the settings, for whoever reads them from now on."""
+        settings = yaml.safe_load(self.settings.read_text())
+        for name, fields in parts.items():
+            settings[name] = {**settings.get(name, {}), **fields}
+        self.settings.write_text(yaml.safe_dump(settings))
+
+    @property
+    def target(self) -> tuple[str, ...]:
+        """Where a command finds settings and Kafka."""
+        return ("--settings", str(self.settings), "--bootstrap-servers", self.bootstrap_servers)
+
     async def _asked(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         async with (
             asyncio.timeout(DEADLINE_S),
@@ -161,16 +179,16 @@ class Outside:
 
 
 @asynccontextmanager
-async def outside(folder: Path) -> AsyncIterator[Outside]:
-    """`pipeline broker`, `pipeline sandbox` and `pipeline topics apply`, as a user calls them."""
+async def outside(folder: Path, tenants: tuple[str, ...] = ()) -> AsyncIterator[Outside]:
+    """`pipeline broker`, `sandbox` (of *tenants*) and `topics apply`, as a user calls them."""
     ledger = ("--ledger", str(folder / "ledger"), "--receiver-port", str(free_port()))
+    ledger += tuple(part for name in tenants for part in ("--tenants", name))
     async with (
         started("broker", "--ephemeral", "--json", log=folder / "broker.log") as broker,
         started("sandbox", *ledger, "--json", log=folder / "sandbox.log") as sandbox,
     ):
         world = Outside(folder, await broker.line("broker"), await sandbox.line("sandbox"))
-        target = ("--settings", str(world.settings), "--bootstrap-servers", world.bootstrap_servers)
-        code, _, errors = await ran("topics", "apply", *target, "--yes")
+        code, _, errors = await ran("topics", "apply", *world.target, "--yes")
         assert code == 0, errors
         yield world
 

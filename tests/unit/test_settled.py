@@ -63,3 +63,10 @@ def test_scans_are_awaited_until_there_are_enough(look: Look) -> None:
     wanted = {"acme|account|sakari.contacts": 3}
     assert left(look, wanted) == "scans are awaited: acme|account|sakari.contacts"
     assert left(look, {"acme|account|sakari.contacts": 2}) == ""
+
+
+def test_a_poller_that_rests_for_hours_is_not_waited_for(look: Look) -> None:
+    """Its next scan is no part of what is under way."""
+    state = PollState(interval_s=3_600.0, next_due_at=Time("2030-01-01T00:00:00.000Z"), completed=2)
+    look.take(record("poll.schedule", "acme|account|sakari.messages", msgspec.json.encode(state)))
+    assert look.scans == {}
