@@ -16,7 +16,7 @@ from pipeline import preflight
 from pipeline.clients.opened import opened as clients_opened
 from pipeline.clients.tokens import Sealer
 from pipeline.codec import Codec, Places
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Throttled
 from pipeline.events import Job, Token
 from pipeline.runtime.admin import Admin
 from pipeline.runtime.connection import Connection
@@ -26,7 +26,7 @@ from pipeline.settings import Settings
 from pipeline.sources.backfill import Backfill, Terms
 from pipeline.sources.history import Account, Asked, Estimate, accounts, estimated
 from pipeline.sources.resources import resources
-from pipeline.sources.scan import Resource
+from pipeline.sources.scan import Page, Resource
 from pipeline.stage import Emit, Event
 from pipeline.topics import load
 
@@ -36,6 +36,9 @@ KIND: Final = "backfill"
 
 #: Topics that a backfill writes or reads.
 _TOPICS: Final = ("sources.received", "jobs", "jobs.wanted", "tokens")
+
+#: A plan waits so long at most for its turn with an API, in seconds.
+_PATIENCE_S: Final = 60.0
 
 
 class Backfills:
@@ -67,12 +70,12 @@ class Backfills:
         What fetching each resource takes; asks the APIs, within the share that a backfill has.
 
         Raises:
-            UpstreamError: an API does not answer.
+            UpstreamError: an API does not answer, or has nothing left for a backfill for long.
         """
         size = self._settings.poll.page_size
 
         async def of(account: Account) -> list[Estimate]:
-            return [await estimated(resource, size) for resource in account.resources]
+            return [await estimated(_patient(resource), size) for resource in account.resources]
 
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(of(one), name=f"plan {one.key}") for one in self.accounts(asked)]
@@ -148,6 +151,22 @@ async def _codec(settings: Settings, connection: Connection) -> Codec:
     if missing := sorted(set(_TOPICS) - set(there)):
         raise ConfigError(f"topics are missing: {', '.join(missing)}; `pipeline topics apply` makes them")
     return Codec(topics, there["sources.received"].partitions, settings.application_id)
+
+
+def _patient(resource: Resource) -> Resource:
+    """*resource*, whose pages wait a while where others need the limits."""
+
+    async def page(cursor: str) -> Page:
+        while True:
+            try:
+                return await resource.page(cursor)
+            except Throttled as error:
+                wait_s = error.retry_after_s or 1.0
+                if wait_s > _PATIENCE_S:
+                    raise
+                await asyncio.sleep(wait_s)
+
+    return msgspec.structs.replace(resource, page=page)
 
 
 def _now_ms() -> int:
