@@ -1,9 +1,10 @@
 """
 An exactly-once event-stream pipeline between Sakari (SMS) and the Users API (HighLevel).
 
-The names here are for those who read its topics, and need the base install only: `load_topics` says what
-stands where, a `Codec` of these topics turns a `Record` into an `Event` whose value is one of
-`pipeline.events`, and `RecordError` is what it raises where it cannot.
+Those who read its topics begin with `pipeline.subscribe`. The names here are for those who read them with a
+client of their own; both need the base install only. `load_topics` says what stands where, a `Codec` of these
+topics turns a `Record` into an `Event` whose value is one of `pipeline.events`, and `RecordError` is what it
+raises where it cannot.
 """
 
 from importlib import import_module

@@ -16,6 +16,7 @@ class Arrivals:
         self.buffer = Buffer()
         self.failure: Exception | None = None
         self.ended = False  #: nothing will come any more
+        self.most = 0  #: the largest batch that was asked for
         self._changed = asyncio.Event()
 
     def tell(self) -> None:
@@ -35,6 +36,7 @@ class Arrivals:
             BrokerError: there will be none, and why.
         """
         until: float | None = None
+        self.most = max(self.most, most)
         while True:
             if self.failure is not None:
                 raise self.failure

@@ -39,9 +39,10 @@ __all__ = ["Member", "Plan"]
 #: How long one fetch waits for records, and so the delay of a stop, in ms.
 _POLL_MS = 200
 
-#: Records taken from the consumer at once, and how many may wait until it pauses.
+#: Records taken from the consumer at once, and how many, or bytes of them, may wait until it pauses.
 _FETCH_RECORDS = 1_000
 _MOST_WAITING = 2_000
+_MOST_BYTES = 64 * 2**20
 
 #: Bound of joining, of a commit, and of a fetch to return by itself at the end, in seconds.
 _JOIN_S = 120.0
@@ -227,7 +228,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unt
     async def _begin(self, consumer: AIOKafkaConsumer, places: frozenset[TopicPartition]) -> None:
         generation = self._generation
         if self._plan.exactly_once:
-            await self._start_producers(places)
+            await self._start_producers(places, generation)
         with broker_errors("finding where to begin"):
             async with asyncio.timeout(_JOIN_S):
                 found, new = await positions(consumer, places, self._plan.start)
@@ -248,8 +249,10 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unt
         if isinstance(self._plan.start, datetime):
             self._not_before = dict.fromkeys(numbers, self._plan.start.timestamp() * 1000)
 
-    async def _start_producers(self, places: Iterable[TopicPartition]) -> None:
+    async def _start_producers(self, places: Iterable[TopicPartition], generation: int) -> None:
         for place in places:
+            if generation != self._generation:
+                return  # they may be others' by now, who would be fenced
             if place.partition not in self._producers:
                 producer = PartitionProducer(self._cluster, self._plan.group, place)
                 self._producers[place.partition] = producer
@@ -267,17 +270,18 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unt
             self.arrivals.tell()
 
     def _put(self, one: Fetched) -> None:
-        early = one.timestamp < self._not_before.get(one.partition, 0)
-        if not early:
-            self._not_before.pop(one.partition, None)
-        self.arrivals.buffer.put(one, wanted=not early and self._wanted(one))
+        if one.timestamp < self._not_before.get(one.partition, 0):
+            return  # not even its offset is done: a next start would then take the ones after it
+        self._not_before.pop(one.partition, None)
+        self.arrivals.buffer.put(one, wanted=self._wanted(one))
 
     def _throttle(self, consumer: AIOKafkaConsumer) -> None:
         places = [place for place in self._assigned if place.partition in self._open]
-        waiting = self.arrivals.buffer.ready
-        if waiting >= _MOST_WAITING and not consumer.paused():
+        buffer = self.arrivals.buffer
+        filled = max(buffer.ready / max(_MOST_WAITING, 2 * self.arrivals.most), buffer.size / _MOST_BYTES)
+        if filled >= 1 and not consumer.paused():
             consumer.pause(*places)
-        elif waiting < _MOST_WAITING // 2 and consumer.paused():
+        elif filled < 0.5 and consumer.paused():
             consumer.resume(*places)
 
     def _is_stuck(self) -> bool:
@@ -313,6 +317,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unt
                         await self._consumer.commit(places)
         except (BrokerError, KeyError, AssertionError) as error:
             self._warn("commit.failed", error)
+            if isinstance(error.__cause__, _FINAL):
+                self._fail(error)
             self._rejoining = self._rejoining or self._plan.exactly_once
             return False
         return True

@@ -23,6 +23,7 @@ class Buffer:
 
     def __init__(self) -> None:
         self.ready = 0  #: records that can be taken
+        self.size = 0  #: bytes of their values
         self._queues: dict[int, deque[Fetched | int]] = {}  # an int: nothing wanted up to this offset
         self._turns: deque[int] = deque()
 
@@ -35,6 +36,7 @@ class Buffer:
         if wanted:
             queue.append(fetched)
             self.ready += 1
+            self.size += _size(fetched)
         elif queue and isinstance(queue[-1], int):
             queue[-1] = fetched.offset + 1
         else:
@@ -57,6 +59,7 @@ class Buffer:
                 ends[partition] = end
             self._turns.rotate(-1)
         self.ready -= len(records)
+        self.size -= sum(map(_size, records))
         return records, ends
 
     def holds(self) -> bool:
@@ -68,7 +71,9 @@ class Buffer:
         for partition in list(self._queues) if partitions is None else partitions:
             queue = self._queues.pop(partition, None)
             if queue is not None:
-                self.ready -= sum(not isinstance(each, int) for each in queue)
+                records = [each for each in queue if not isinstance(each, int)]
+                self.ready -= len(records)
+                self.size -= sum(map(_size, records))
                 self._turns.remove(partition)
 
     @staticmethod
@@ -83,6 +88,10 @@ class Buffer:
                 most -= 1
                 end = head.offset + 1
         return end
+
+
+def _size(fetched: Fetched) -> int:
+    return len(fetched.value or b"")
 
 
 class Progress:

@@ -1,6 +1,7 @@
 """Typed records of one topic, each alone or in batches; the one before is done when the next is asked for."""
 
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Generic, Literal, Self, TypeAlias, TypeVar, final
 
 from pipeline.codec import Codec
@@ -15,6 +16,8 @@ from pipeline.subscribe.transaction import Outgoing, Transaction
 __all__ = ["Errors", "Subscription"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 #: What is done about a record that cannot be read: ``raise``, or skip it once the function was told.
 Errors: TypeAlias = Literal["raise"] | Callable[[Unreadable], None]
@@ -48,6 +51,7 @@ class Subscription(Generic[T]):
         self._held: list[Record[T]] = []
         self._written = False
         self._failure: Exception | None = None
+        self._end_told = False
 
     async def __aenter__(self) -> Self:
         await self._feed.open()
@@ -85,6 +89,7 @@ class Subscription(Generic[T]):
     async def commit(self) -> None:
         """Make durable at once that what was handed out so far is done, the record in hand included."""
         self._feed.progress.finish()
+        self._written = True
         await self._feed.commit()
 
     def transaction(self) -> Transaction:
@@ -142,6 +147,8 @@ class Subscription(Generic[T]):
         """The record that *fetched* holds, None if it is not wanted."""
         try:
             event = self._codec.decode(Encoded(self.topic, *fetched))
+            if event.headers and not self._end_told:
+                self._tell_end(event.headers)
             if not self._selection.holds(event):
                 return None
         except RecordError as error:
@@ -158,3 +165,10 @@ class Subscription(Generic[T]):
             decoded=event,
             raw_headers=tuple(fetched.headers),
         )
+
+    def _tell_end(self, headers: Mapping[str, str]) -> None:
+        """Warn once of a topic that will end; its records say when, and what to read instead."""
+        if "ce_sunset" in headers:
+            self._end_told = True
+            end, instead = headers["ce_sunset"], headers.get("ce_successor", "")
+            _log.warning("topic.ends topic=%s at=%s successor=%s", self.topic, end, instead)

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import BrokerError, ConfigError
 from pipeline.subscribe import Record, Subscription
-from tests.broker.runtime_world import until, until_it
+from tests.broker.runtime_world import until
 from tests.broker.subscribe_world import AT_MS, PATIENCE_S, Shop, opened, process, started
+from tests.broker.wire import Wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -75,6 +77,21 @@ async def test_a_clean_end_commits_the_record_in_hand(kafka: str) -> None:
             assert numbers(await taken(facts, 1)) == [2]
 
 
+async def test_a_batch_waits_for_more_within_its_bound(kafka: str) -> None:
+    """A full batch comes at once, a short one when its first record has waited long enough."""
+    async with opened(kafka) as shop, shop.subscribed() as facts, asyncio.timeout(PATIENCE_S):
+        await shop.write(*range(13), key="acme:m:1")
+        batches = facts.batches(max_records=10, max_wait_s=0.3)
+        assert [len(await anext(batches)) for _ in range(2)] == [10, 3]
+
+
+async def test_a_batch_may_be_larger_than_what_is_fetched_at_once(kafka: str) -> None:
+    """A batch is as large as asked for, and does not wait for its bound when there is enough."""
+    async with opened(kafka) as shop, shop.subscribed() as facts, asyncio.timeout(PATIENCE_S):
+        await shop.write(*range(3_500))
+        assert len(await anext(facts.batches(max_records=3_500, max_wait_s=600))) == 3_500
+
+
 async def test_a_cancelled_wait_loses_nothing(kafka: str) -> None:
     """Whoever gives up waiting finds every record later."""
     async with opened(kafka) as shop, shop.subscribed() as facts:
@@ -100,25 +117,6 @@ async def test_a_killed_subscriber_loses_nothing(kafka: str) -> None:
         await second.kill()
     assert seen == set(range(400))
     assert len(second.lines) < 400
-
-
-async def test_a_killed_subscriber_that_writes_to_kafka_writes_exactly_once(kafka: str) -> None:
-    """However often it is killed, each fact stands once in its output."""
-    async with opened(kafka) as shop:
-        await shop.write(*range(120))
-        for lines in (20, 30):
-            one = await process(shop, "copy")
-            await one.printed(lines)
-            await one.kill()
-        last = await process(shop, "copy")
-
-        async def all_there() -> bool:
-            return len(await shop.records(shop.out)) >= 120
-
-        await until_it(all_there, "all facts copied", PATIENCE_S)
-        await last.kill()
-        copies = [record.key or b"" for record in await shop.records(shop.out)]
-    assert sorted(copies) == sorted(f"acme:m:{number}".encode() for number in range(120))
 
 
 async def taking(facts: Subscription[Any], found: list[Record[Any]]) -> None:
@@ -188,3 +186,48 @@ async def test_a_new_group_begins_where_it_asks_to(kafka: str, start: Any, found
             await until(lambda: bool(facts._feed._open), "partitions")  # type: ignore[attr-defined]
             await shop.write(5, key="acme:m:1", at_ms=AT_MS + 10_000)
             assert numbers(await taken(facts, len(found))) == found
+
+
+async def test_a_time_to_begin_with_holds_until_something_is_done(kafka: str) -> None:
+    """What was received before it is not handed out by a later member either."""
+    async with opened(kafka) as shop:
+        for number in range(4):
+            await shop.write(number, key="acme:m:1", at_ms=AT_MS + number * 2_000)
+        start = datetime(2026, 11, 1, 0, 0, 6, tzinfo=UTC)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                await failing_at_once(shop, start)
+        async with shop.subscribed(start=start) as facts:
+            assert numbers(await taken(facts, 1)) == [3]
+
+
+async def failing_at_once(shop: Shop, start: datetime) -> None:
+    """A member that begins at *start*, and fails at its first record."""
+    async with shop.subscribed(start=start) as facts:
+        (record,) = await taken(facts, 1)
+        assert 1 / (int(record.event.conversation_id) - 3)
+
+
+async def test_a_subscription_survives_its_broker(wire: Wire) -> None:
+    """While no broker answers it waits; then it goes on where it was, and loses nothing."""
+    async with opened(wire.kafka) as shop:
+        await shop.write(*range(10))
+        async with shop.subscribed() as facts:
+            found = await taken(facts, 5)
+            await wire.node.kill()
+            await wire.node.start()
+            await shop.write(*range(10, 20))
+            while {*numbers(found)} != {*range(20)}:
+                found += await taken(facts, 1)
+
+
+async def test_a_topic_that_is_not_there_is_named(kafka: str) -> None:
+    """Nobody waits for records that will never come."""
+    with pytest.raises(ConfigError, match="no topic"):
+        await divided(Shop(kafka))
+
+
+async def test_servers_that_do_not_answer_are_named() -> None:
+    """The error says who was asked."""
+    with pytest.raises(BrokerError, match=r"127\.0\.0\.1:1"):
+        await divided(Shop("127.0.0.1:1"))

@@ -1,8 +1,9 @@
 """Subscriptions and tables without a broker, by the doubles that subscribers use in their own tests."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args, get_overloads, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 
 from pipeline.errors import BrokerError, ConfigError
 from pipeline.events import (
+    TYPES,
     Activity,
     ConversationClosed,
     ConversationStarted,
     LocationTag,
+    Received,
     Tick,
 )
 from pipeline.instants import Time
@@ -21,6 +24,7 @@ from pipeline.subscribe import Change, Record, Unreadable, subscribe, table
 from pipeline.subscribe.progress import Buffer, Progress
 from pipeline.subscribe.record import Fetched
 from pipeline.testing import FedSubscription, FedTable
+from pipeline.topics import Topic, load
 from tests.contract.golden_values import VALUES
 
 AT = Time("2030-01-01T00:00:00.000Z")
@@ -114,6 +118,17 @@ async def test_unreadable_records_can_be_skipped() -> None:
     assert [record.event for record in await taken(fed)] == [started()]
     assert [(each.offset, each.value, each.reason) for each in told] == [(0, b"{", "invalid-value")]
     assert fed.committed == {0: 2}
+
+
+async def test_the_end_of_a_topic_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A subscriber's log says when its topic ends and what to read instead, once for all its records."""
+    fed = FedSubscription("sakari.events")
+    for number in range(3):
+        told = {"ce_sunset": "2031-12-31T23:59:59.999Z", "ce_successor": "sakari.events.v2"}
+        fed.feed("acme:m:1", started(number), headers=told)
+    assert len(await taken(fed)) == 3
+    (line,) = caplog.messages
+    assert line == "topic.ends topic=sakari.events at=2031-12-31T23:59:59.999Z successor=sakari.events.v2"
 
 
 async def test_a_batch_is_done_when_the_next_is_asked_for() -> None:
@@ -310,7 +325,7 @@ def test_a_buffer_keeps_the_order_of_each_partition(
 ) -> None:
     """However it is taken, all that is wanted comes once, in order, and offsets never pass what is left."""
     buffer = Buffer()
-    fetched = [(Fetched(part, offset, 0, b"", b""), wanted) for offset, (part, wanted) in enumerate(puts)]
+    fetched = [(Fetched(part, offset, 0, b"", b"12"), wanted) for offset, (part, wanted) in enumerate(puts)]
     for each, wanted in fetched:
         buffer.put(each, wanted=wanted)
     found: list[Fetched] = []
@@ -325,7 +340,18 @@ def test_a_buffer_keeps_the_order_of_each_partition(
     for partition in range(3):
         wanted_here = [each for each, wanted in fetched if wanted and each.partition == partition]
         assert [each for each in found if each.partition == partition] == wanted_here
-    assert buffer.ready == 0
+    assert (buffer.ready, buffer.size) == (0, 0)
+
+
+def test_a_cleared_buffer_is_empty() -> None:
+    """Partitions that were given up leave neither records nor bytes behind; others stay."""
+    buffer = Buffer()
+    for offset, partition in enumerate((0, 1, 0, 1, 1)):
+        buffer.put(Fetched(partition, offset, 0, b"", b"12"), wanted=offset > 0)
+    buffer.clear([1])
+    assert (buffer.ready, buffer.size) == (1, 2)
+    buffer.clear()
+    assert (buffer.ready, buffer.size, buffer.holds()) == (0, 0, False)
 
 
 def test_a_commit_does_not_undo_what_was_done_meanwhile() -> None:
@@ -337,3 +363,32 @@ def test_a_commit_does_not_undo_what_was_done_meanwhile() -> None:
     progress.finish()
     progress.committed({0: 5, 1: 2})
     assert progress.done == {0: 7}
+
+
+def said_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Topic -> the type of its events, as the overloads of *function* say it to type checkers."""
+    hints = [get_type_hints(each) for each in get_overloads(function)]
+    return {
+        get_args(each["topic"])[0]: get_args(each["return"])[0] for each in hints if each["topic"] is not str
+    }
+
+
+def stands_on(topic: Topic) -> set[Any]:
+    """What the values of *topic* are, without tombstones."""
+    return {Received} if topic.types == ("raw",) else {TYPES[name] for name in topic.types}
+
+
+def test_type_checkers_know_the_events_of_each_public_topic() -> None:
+    """What the overloads of ``subscribe`` say is what topics.yaml says; None where there are tombstones."""
+    public = {name: topic for name, topic in load().items() if topic.visibility == "public"}
+    said = {name: {*get_args(said)} or {said} for name, said in said_of(subscribe).items()}
+    assert said == {
+        name: stands_on(topic) | ({type(None)} if topic.is_table else set()) for name, topic in public.items()
+    }
+
+
+def test_type_checkers_know_the_rows_of_each_public_table() -> None:
+    """What the overloads of ``table`` say is what topics.yaml says."""
+    public = {name: topic for name, topic in load().items() if topic.visibility == "public"}
+    said = {name: {said} for name, said in said_of(table).items()}
+    assert said == {name: stands_on(topic) for name, topic in public.items() if topic.is_table}
