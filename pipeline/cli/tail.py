@@ -6,7 +6,7 @@ import select
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -121,22 +121,23 @@ async def tail(
         condition = await stack.enter_async_context(holding(which.where)) if which.where else None
         partitions = await _partitions(connection, topic)
         follower = await stack.enter_async_context(following(connection, topic, partitions))
-        session = Session(follower, span, condition, lambda: output.is_over)
+        session = Session(follower, span, condition)
         status = Status(topic, session)
         await _show(session, follower, output, status)
         status.end(await follower.lag(), condition.undecided if condition else None)
 
 
 async def _show(session: Session, follower: Follower, output: "_Output", status: Status) -> None:
-    async for records in session.records():
-        if records:
-            status.hide()
-            output.write(records)
-            status.show()
-        if status.is_due:
-            status.renew(await follower.lag())
-        if output.is_over:
-            return
+    async with aclosing(session.records()) as found:
+        async for records in found:
+            if records:
+                status.hide()
+                output.write(records)
+                status.show()
+            if status.is_due:
+                status.renew(await follower.lag())
+            if output.is_over:
+                return
 
 
 class _Output:

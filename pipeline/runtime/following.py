@@ -100,13 +100,14 @@ class Follower:
                     del open_[number]
                     self._consumer.pause(place)
 
-    async def newest(self, count: int, keep: Keep) -> list[Record]:
+    async def newest(self, count: int, keep: Keep, ends: Mapping[int, int]) -> AsyncIterator[list[Record]]:
         """
-        The newest *count* records that *keep* keeps, by their timestamps; each partition in its order.
+        The newest *count* before *ends* that *keep* keeps, by their timestamps; each partition in its order.
 
-        Goes back until there are enough, at worst to the beginning; holds at most twice as many a partition.
+        Goes back until there are enough, at worst to the beginning, and holds at most twice as many a
+        partition. They are the last piece that it gives; the empty ones before only let others do something.
         """
-        begins, edges = await self.begins(), await self.ends()
+        begins, edges = await self.begins(), dict(ends)
         found: dict[int, deque[Record]] = {number: deque(maxlen=count) for number in edges}
         back = max(_BACK, count)
         while open_ := {n: e for n, e in edges.items() if e > begins[n] and len(found[n]) < count}:
@@ -115,12 +116,13 @@ class Follower:
             async for records in self.until(starts, open_):
                 for record in await keep(records):
                     older[record.partition].append(record)
+                yield []
             for number, earlier in older.items():
                 earlier.extend(found[number])
                 found[number] = earlier
             edges, back = edges | starts, back * 2
         merged = heapq.merge(*found.values(), key=lambda record: record.timestamp)
-        return list(deque(merged, maxlen=count))
+        yield list(deque(merged, maxlen=count))
 
     async def lag(self) -> Lag:
         """How far this is behind what is committed, as far as the last fetches told."""

@@ -18,6 +18,9 @@ __all__ = ["DEFAULT", "Column", "Viewer", "columns"]
 #: What a line of CSV has unless columns are named.
 DEFAULT: Final = ("timestamp", "partition", "offset", "key", "headers.ce_type", "value")
 
+#: Levels that orjson writes, less those of a line; it reads more.
+_WRITABLE: Final = 200
+
 _PARTS: Final = ("topic", "partition", "offset", "timestamp", "key", "headers", "value", "value_bytes")
 
 
@@ -69,6 +72,17 @@ def _followed(value: Any, steps: Sequence[str]) -> Any:
     return value
 
 
+def _json(body: bytes) -> Any:
+    """*body* as JSON; as text where it is none, or nested deeper than it could be written again."""
+    try:
+        value = orjson.loads(body)
+        if body.count(b"[") + body.count(b"{") > _WRITABLE:
+            orjson.dumps([[value]])  # as it stands in a line
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return body.decode(errors="replace")
+    return value
+
+
 @final
 class Viewer:
     """Makes of records what is shown of them; *unmask* shows what tells of people as well."""
@@ -94,10 +108,7 @@ class Viewer:
     def _value(self, record: Record, headers: Mapping[str, str]) -> Any:
         if record.value is None:
             return None
-        try:
-            value = orjson.loads(record.value)
-        except orjson.JSONDecodeError:
-            value = record.value.decode(errors="replace")
+        value = _json(record.value)
         return value if self._unmask else masked(value, self._type(record.topic, headers))
 
     def _type(self, topic: str, headers: Mapping[str, str]) -> str:

@@ -1,7 +1,7 @@
 """Reads a topic from where it is asked to, keeps what is wanted, and hands it on until it is enough."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Final, final
 
 import msgspec
@@ -33,30 +33,23 @@ class Session:
     """
     One reading of a topic; *condition* None keeps everything.
 
-    It ends where the span does, or soon after *stopped* says so. ``read`` and ``kept`` are counts of records.
+    ``read`` and ``kept`` are counts of records, ``notes`` what else is to be told of it.
     """
 
-    def __init__(
-        self,
-        follower: Follower,
-        span: Span,
-        condition: Condition | None,
-        stopped: Callable[[], bool],
-    ) -> None:
+    def __init__(self, follower: Follower, span: Span, condition: Condition | None) -> None:
         self._follower = follower
         self._span = span
         self._condition = condition
-        self._stopped = stopped
         self.read = self.kept = 0
         self.notes: list[str] = []
 
-    async def records(self) -> AsyncIterator[list[Record]]:
-        """What is wanted, in pieces, some of them empty."""
-        if self._span.newest is None:
-            begins = await self._begins()
-        else:
-            begins = await self._follower.ends()
-            yield await self._newest(self._span.newest)
+    async def records(self) -> AsyncGenerator[list[Record], None]:
+        """What is wanted, in pieces, some of them empty so that the caller can do something meanwhile."""
+        begins = await self._begins()
+        if self._span.newest is not None:
+            async for records in self._follower.newest(self._span.newest, self._kept, begins):
+                self.kept = len(records)  # of all that were kept on the way
+                yield records
         async for records in self._followed(begins) if self._follows else self._bounded(begins):
             yield await self._kept(records)
 
@@ -65,30 +58,21 @@ class Session:
         until_ms = self._span.until_ms
         return self._span.follow and (until_ms is None or until_ms > _now_ms())
 
-    async def _newest(self, count: int) -> list[Record]:
-        """The newest of what was there when reading began; what comes meanwhile is read afterwards."""
-        found = await self._follower.newest(count, self._kept)
-        self.kept = len(found)
-        return found
-
     async def _followed(self, begins: Mapping[int, int]) -> AsyncIterator[list[Record]]:
         """Everything from *begins* on; when the span's time has come, up to what there is then."""
         self._follower.seek(begins)
         at = dict(begins)
-        while self._follows and not self._stopped():
+        while self._follows:
             records = await self._follower.poll()
             at |= {record.partition: record.offset + 1 for record in records}
             yield records
-        if self._span.until_ms is not None and not self._stopped():
-            async for records in self._bounded(at):
-                yield records
+        async for records in self._bounded(at):
+            yield records
 
     async def _bounded(self, begins: Mapping[int, int]) -> AsyncIterator[list[Record]]:
         """Everything from *begins* up to the ends as they are now."""
         async for records in self._follower.until(begins, await self._follower.ends()):
             yield records
-            if self._stopped():
-                return
 
     async def _begins(self) -> Mapping[int, int]:
         if self._span.since_ms is not None:

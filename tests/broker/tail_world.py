@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from pipeline.codec import Record
 from pipeline.contracts.schemas import example
@@ -61,6 +61,18 @@ async def written(
             sent.append(await producer.send(topic, tag(n), f"acme:{n}".encode(), **place))
         await asyncio.gather(*sent)
         await (producer.commit_transaction() if commit else producer.abort_transaction())
+    await _ended(kafka, TopicPartition(topic, partition))
+
+
+async def _ended(kafka: str, place: TopicPartition) -> None:
+    """Return when no transaction is open at *place*: the end of one reaches it after its producer is told."""
+    readers = [
+        AIOKafkaConsumer(bootstrap_servers=kafka, isolation_level=level)
+        for level in ("read_committed", "read_uncommitted")
+    ]
+    async with asyncio.timeout(PATIENCE_S), readers[0], readers[1]:
+        while len({(await each.end_offsets([place]))[place] for each in readers}) > 1:  # noqa: ASYNC110 - Kafka does not tell
+            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
@@ -73,7 +85,7 @@ async def follower_of(kafka: str, topic: str, partitions: int = 2) -> AsyncItera
 
 async def read(follower: Follower, condition: Condition | None = None, **span: Any) -> list[int]:
     """The numbers that a session which does not follow gives for *span*."""
-    session = Session(follower, Span(**{"follow": False, **span}), condition, lambda: False)
+    session = Session(follower, Span(**{"follow": False, **span}), condition)
     found: list[Record] = []
     async with asyncio.timeout(PATIENCE_S):
         async for records in session.records():

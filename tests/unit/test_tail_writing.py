@@ -91,6 +91,14 @@ def test_a_line_of_text_gives_a_terminal_no_orders() -> None:
     assert line.startswith(f"2030-01-01T00:00:00.000Z  1:7  acme:m:1  {TYPE}  ")
 
 
+@pytest.mark.parametrize("depth", [150, 251, 253, 600, 5_000])
+def test_a_value_of_any_depth_can_be_written(depth: int) -> None:
+    """A body that nests deeper than JSON is written is shown as text."""
+    record = shown(b"[" * depth + b"]" * depth, topic="sources.received", unmask=True)
+    for write in (as_text(()), as_json(()), as_csv(())[1]):
+        assert "[" * depth in write(record)
+
+
 def test_a_tombstone_is_a_dash() -> None:
     """A null value in text, JSON and CSV."""
     record = shown(b"")
