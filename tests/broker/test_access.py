@@ -1,31 +1,32 @@
 """Exactly the rights that are exported, on a Kafka that denies all others: what works, and what does not."""
 
 import asyncio
+import hashlib
 import os
-import re
-import shlex
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import aiohttp
 import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
 
 from pipeline.cli import cluster, main
+from pipeline.preflight import NAMES
 from pipeline.runtime.broker import EmbeddedBroker
-from pipeline.runtime.broker_files import KafkaFiles, java
 from pipeline.runtime.run import opened
 from pipeline.settings import Settings
 from tests.broker.test_readme_snippet import activity
 from tests.contract import standards
+from tests.topology.test_whole_graph import webhook
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 DEADLINE_S = 60
-USERS = ("admin", "growth", "pipeline-engagement")
+USERS = ("admin", "growth", *(f"pipeline-{part}" for part in NAMES))
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 KAFKA = {
     "listener.security.protocol.map": "BROKER:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
@@ -38,11 +39,22 @@ KAFKA = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "super.users": "User:admin;User:ANONYMOUS",  # only the controller's own listener knows no users
 }
+SECRET = "0123456789abcdef0123456789abcdef"
 ACCOUNT = {
     "account_id": "a1",
     "client_id": {"value": "c"},
     "client_secret": {"value": "s"},
-    "webhook_secrets_sha256": ["0" * 64],
+    "webhook_secrets_sha256": [hashlib.sha256(SECRET.encode()).hexdigest()],
+}
+NOBODY = "http://127.0.0.1:9"  #: the poller meets no API there, and goes on
+SETTINGS = {
+    "profile": "dev",
+    "tenants": {"acme": {"sakari": [ACCOUNT]}},
+    "identity_secret": {"value": "s" * 32},
+    "sakari": {"base_url": NOBODY},
+    "clock": {"interval_s": 1},
+    "admin": {"port": 0},
+    "receiver": {"port": 0},
 }
 
 
@@ -67,14 +79,7 @@ class Secured(NamedTuple):
         client = {name.replace("_plain_", "_"): value for name, value in self.client(user).items()}
         kafka = {**client, "sasl_password": {"value": user}}
         runtime = {"state_dir": str(self.folder / user)}
-        given: dict[str, Any] = {
-            "kafka": kafka,
-            "runtime": runtime,
-            "admin": {"port": 0},
-            "tenants": {"acme": {"sakari": [ACCOUNT]}},
-        }
-        given["profile"] = "dev"
-        return Settings.model_validate({**given, "identity_secret": {"value": "s" * 32}})
+        return Settings.model_validate({**SETTINGS, "kafka": kafka, "runtime": runtime})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -90,37 +95,20 @@ async def secured(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sec
 
 async def granted(secured: Secured) -> None:
     """Carry out what `pipeline topics export --acls` wrote, with Kafka's own tool."""
-    asked = ["--acls", str(secured.folder), "--subscriber", "growth=engagement.contacts"]
-    assert main(["topics", "export", *asked]) == 0
-    lines = (secured.folder / "acls.sh").read_text().splitlines(keepends=True)
-    ours = [line for line in lines if not (user := re.search(r"User:(\S+)", line)) or user[1] in USERS]
-    (secured.folder / "ours.sh").write_text("".join(ours))
+    folder, teams = secured.folder, "growth=engagement.contacts,engagement.metrics"
+    assert main(["topics", "export", "--acls", str(folder), "--subscriber", teams]) == 0
+    (folder / "note.sh").write_text(f"#!/bin/sh\nIFS='\t'\necho \"$*\" >> {folder}/commands\n")
+    (folder / "note.sh").chmod(0o700)
     client = (
         f'security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.jaas.config={PLAIN} username="admin"'
     )
-    (secured.folder / "admin.properties").write_text(f'{client} password="admin";\n')
-    reaching = ["--bootstrap-server", secured.servers, "--command-config", "admin.properties"]
-    program = await asyncio.create_subprocess_exec(
-        *("sh", "ours.sh", *reaching),
-        cwd=secured.folder,
-        env={**os.environ, "KAFKA_ACLS": str(kafka_acls(secured.folder))},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+    (folder / "admin.properties").write_text(f'{client} password="admin";\n')
+    reaching = ["--bootstrap-server", secured.servers, "--command-config", f"{folder}/admin.properties"]
+    told = await asyncio.create_subprocess_exec(
+        *("sh", f"{folder}/acls.sh", *reaching), env={**os.environ, "KAFKA_ACLS": f"{folder}/note.sh"}
     )
-    told, _ = await program.communicate()
-    assert program.returncode == 0, told.decode()
-
-
-def kafka_acls(folder: Path) -> Path:
-    """Kafka's ``kafka-acls.sh`` as a script of our own, beside the embedded broker's jars."""
-    classes = os.pathsep.join(
-        (KafkaFiles().class_path, *map(str, standards.jars(standards.HERE / "java" / "kafka-acls.lock")))
-    )
-    words = [str(java()), "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", classes]
-    script = folder / "kafka-acls.sh"
-    script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} org.apache.kafka.tools.AclCommand "$@"\n')
-    script.chmod(0o700)
-    return script
+    assert await told.wait() == 0
+    await asyncio.to_thread(standards.kafka_acls, folder / "commands")
 
 
 @asynccontextmanager
@@ -150,16 +138,32 @@ async def first(secured: Secured, user: str, topic: str, group: str) -> bytes:
         return bytes(record.key)
 
 
-async def test_a_stage_and_a_subscriber_work_with_exactly_their_rights(secured: Secured) -> None:
-    """An activity becomes a contact's totals by a process of engagement's user, and the team reads them."""
-    key = "acme:m:00112233445566778899aabbccddeeff"
-    async with opened(secured.settings("pipeline-engagement"), frozenset({"engagement"})) as process:
-        running = asyncio.create_task(process.worker.run())
-        await written(secured, "admin", "activity.enriched", key)
-        assert await first(secured, "growth", "engagement.contacts", "growth") == key.encode()
-        assert not running.done()
-        process.worker.stop()
-        await running
+@asynccontextmanager
+async def running(secured: Secured) -> AsyncIterator[str]:
+    """Every part as a process of its own user, ready; yields the receiver's address."""
+    async with AsyncExitStack() as stack:
+        parts = [
+            await stack.enter_async_context(opened(secured.settings(f"pipeline-{part}"), frozenset({part})))
+            for part in NAMES
+        ]
+        async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as tasks:
+            for part in parts:
+                tasks.create_task(part.worker.run())
+            for part in parts:
+                await part.worker.until_ready()
+            yield next(part.receiver.url for part in parts if part.receiver)
+            assert {name: why for part in parts for name, why in part.worker.unready.items()} == {}
+            for part in parts:
+                part.worker.stop()
+
+
+async def test_all_parts_and_a_subscriber_work_with_exactly_their_rights(secured: Secured) -> None:
+    """A webhook becomes a contact's totals and a window's measures through them all; the team reads both."""
+    async with running(secured) as url, aiohttp.ClientSession() as sender:
+        async with sender.post(f"{url}/in/sakari/acme/{SECRET}", data=webhook()) as answer:
+            assert answer.status == 200
+        assert (await first(secured, "growth", "engagement.contacts", "growth")).startswith(b"acme:")
+        assert (await first(secured, "growth", "engagement.metrics", "growth.reports")).startswith(b"acme|")
 
 
 async def test_nobody_else_may_start_a_stage(secured: Secured) -> None:

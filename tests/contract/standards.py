@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from jgo.maven import MavenContext
 
-from pipeline.runtime.broker_files import Jar, java, locked_jars
+from pipeline.runtime.broker_files import Jar, KafkaFiles, java, locked_jars
 
 HERE = Path(__file__).parent
 FOLDER = Path(".pipeline/contract").absolute()
@@ -49,16 +49,27 @@ def strimzi_crds() -> dict[str, dict[str, Any]]:
 
 def java_cloudevents(records: bytes, folder: Path) -> list[str]:
     """What CloudEvents' SDK for Java reads of *records*, a line each: see ``java/Read.java``."""
-    program, lock = HERE / "java" / "Read.java", HERE / "java" / "cloudevents.lock"
-    classes = os.pathsep.join(map(str, jars(lock)))
-    compiled = FOLDER / f"java-{hashlib.sha256(program.read_bytes() + lock.read_bytes()).hexdigest()[:12]}"
-    if not (compiled / "Read.class").exists():
-        level = ["-source", "21", "-target", "21", "-nowarn"]
-        compiler = [str(java()), "-cp", classes, "org.eclipse.jdt.internal.compiler.batch.Main"]
-        _run([*compiler, *level, "-cp", classes, "-d", str(compiled), str(program)], _BRING_S)
     (folder / "records").write_bytes(records)
-    reading = [str(java()), "-cp", os.pathsep.join((classes, str(compiled))), "Read"]
-    return _run([*reading, str(folder / "records")], _RUN_S).splitlines()
+    classes = os.pathsep.join(map(str, jars(HERE / "java" / "cloudevents.lock")))
+    return _java("Read", classes, folder / "records").splitlines()
+
+
+def kafka_acls(commands: Path) -> str:
+    """What Kafka's own kafka-acls prints for the *commands*, one a line, its arguments apart by tabs."""
+    tools = map(str, jars(HERE / "java" / "kafka-acls.lock"))
+    return _java("Acls", os.pathsep.join((KafkaFiles().class_path, *tools)), commands)
+
+
+def _java(name: str, classes: str, argument: Path) -> str:
+    """What ``java/<name>.java`` prints, compiled against *classes* where it is not yet."""
+    program = HERE / "java" / f"{name}.java"
+    compiled = FOLDER / f"java-{hashlib.sha256(program.read_bytes() + classes.encode()).hexdigest()[:12]}"
+    if not (compiled / f"{name}.class").exists():
+        compiler = os.pathsep.join(map(str, jars(HERE / "java" / "compiler.lock")))
+        level = ["-source", "21", "-target", "21", "-nowarn"]
+        compiling = [str(java()), "-cp", compiler, "org.eclipse.jdt.internal.compiler.batch.Main"]
+        _run([*compiling, *level, "-cp", classes, "-d", str(compiled), str(program)], _RUN_S)
+    return _run([str(java()), "-cp", os.pathsep.join((classes, str(compiled))), name, str(argument)], _RUN_S)
 
 
 def jars(lock: Path) -> list[Path]:
