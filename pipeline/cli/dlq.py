@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import orjson
 
 from pipeline.cli import cluster, redrive
 from pipeline.cli.letters import (
+    MOST,
     Desk,
     Which,
     WhichLetters,
@@ -29,6 +31,7 @@ from pipeline.cli.output import print_json, print_table
 from pipeline.cli.topics import ClusterTarget, Target
 from pipeline.errors import ConfigError
 from pipeline.instants import from_ms
+from pipeline.logs import mask
 from pipeline.runtime import decisions
 from pipeline.runtime.decisions import Listing, State, check_value, listed, planned
 from pipeline.runtime.jobs import Jobs
@@ -48,7 +51,7 @@ app = cyclopts.App(
     audit: who, when, why, what.
     """,
 )
-for _command in (redrive.redrive, redrive.status, redrive.cancel):
+for _command in (redrive.redrive, redrive.status, redrive.pause, redrive.resume, redrive.cancel):
     app.command(_command)
 
 _ALL: Final = Which()
@@ -154,7 +157,7 @@ async def edit(
 
         pipeline dlq edit 0-1200
         pipeline dlq edit 0-1200 --file mended.json
-        pipeline dlq show 0-1200 --unmask --json | jq .value.json | … | pipeline dlq edit 0-1200 --file -
+        jq .value.json letter.json | pipeline dlq edit 0-1200 --file -
         pipeline dlq edit 0-1200 --undo
 
     Parameters
@@ -195,7 +198,7 @@ async def discard(
     which: WhichLetters = _ALL,
     target: ClusterTarget = _CLUSTER,
     all_: Annotated[bool, cyclopts.Parameter(name="--all", negative=())] = False,
-    limit: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=1))] = 10_000,
+    limit: Annotated[int, MOST] = 10_000,
     by: str = "",
     yes: Annotated[bool, _FLAG] = False,
     json: Annotated[bool, _FLAG] = False,
@@ -273,25 +276,34 @@ def _from_file(file: str) -> bytes:
 def _from_editor(at: Desk, letter: Letter, edited: Edit | None) -> bytes | None:
     """What the operator made of the value; None if nothing. What cannot be used can be edited again."""
     program = os.environ.get("VISUAL") or os.environ.get("EDITOR")
-    if not program or not sys.stdin.isatty():
-        raise ConfigError("--file: give a file or -, or set EDITOR where there is a terminal")
+    if not program:
+        raise ConfigError("--file: give a file or -, or set EDITOR")
     before = _readable(edited.value if edited else letter.value or b"")
     with tempfile.TemporaryDirectory() as folder:  # for its owner's eyes only
         place = Path(folder) / f"{letter.id}.json"
         place.write_bytes(before)
         while True:
-            subprocess.run([*program.split(), str(place)], check=True)  # noqa: S603 - the operator's own
+            _opened([*shlex.split(program), str(place)])
             value = place.read_bytes()
             if value == before:
                 return None
             try:
                 _check(at, letter, value)
             except ConfigError as error:
-                print(error, file=sys.stderr)
+                if not sys.stdin.isatty():
+                    raise
+                print(mask(str(error)), file=sys.stderr)
                 if not agreed("Edit again?", yes=False, json=False):
                     raise
             else:
                 return value
+
+
+def _opened(words: list[str]) -> None:
+    try:
+        subprocess.run(words, check=True)  # noqa: S603 - the operator's own
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ConfigError(f"EDITOR: {words[0]} failed: {error}") from error
 
 
 def _readable(value: bytes) -> bytes:
@@ -318,7 +330,7 @@ def _summary(letter: Letter, state: State, is_edited: bool) -> dict[str, Any]:
         "stage": letter.stage,
         "topic": letter.topic,
         "reason": letter.reason,
-        "error": letter.error,
+        "error": mask(letter.error),
         "tenant": letter.tenant,
         "key": letter.key_text,
         "attempts": letter.attempts,

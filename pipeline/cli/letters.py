@@ -26,7 +26,23 @@ from pipeline.settings import Settings
 from pipeline.tail.moments import moment_ms
 from pipeline.topics import load as load_topics
 
-__all__ = ["Desk", "Which", "WhichLetters", "agreed", "counted", "desk", "operator", "selection_of"]
+__all__ = [
+    "MOST",
+    "Desk",
+    "Which",
+    "WhichLetters",
+    "agreed",
+    "counted",
+    "desk",
+    "operator",
+    "plan_fields",
+    "plan_lines",
+    "selection_of",
+    "words_of",
+]
+
+#: How many letters one decision may be about: the plan of a million takes some hundred MB.
+MOST: Final = cyclopts.Parameter(validator=cyclopts.validators.Number(gte=1, lte=1_000_000))
 
 #: Topics that letters and decisions stand on.
 _NEEDED: Final = (TOPIC, EDITS, audit.TOPIC, "jobs", "jobs.wanted")

@@ -1,9 +1,11 @@
-"""`pipeline dlq redrive|status|cancel`: dead letters back to the stages that refused them."""
+"""`pipeline dlq redrive|status|pause|resume|cancel`: dead letters back to the stages that refused them."""
 
 import asyncio
 import re
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -11,6 +13,7 @@ import cyclopts
 import msgspec
 
 from pipeline.cli.letters import (
+    MOST,
     Desk,
     Which,
     WhichLetters,
@@ -26,17 +29,21 @@ from pipeline.cli.letters import (
 from pipeline.cli.output import print_json, print_table
 from pipeline.cli.stopping import stopped_by_signals
 from pipeline.cli.topics import ClusterTarget, Target
-from pipeline.errors import ConfigError
+from pipeline.errors import BrokerError, ConfigError
 from pipeline.runtime.decisions import Plan, obstacle, planned
 from pipeline.runtime.jobs import ENDED, Job, Jobs
 from pipeline.runtime.letters import Selection
 from pipeline.runtime.overtaken import Overtaken, overtaken
 from pipeline.runtime.redrive import KIND, Asked, asked_of, busy, cancelled, created, is_alive
 from pipeline.runtime.redrive import redrive as run_redrive
+from pipeline.runtime.transaction import FencedError
 
-__all__ = ["cancel", "redrive", "status"]
+__all__ = ["cancel", "pause", "redrive", "resume", "status"]
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+#: Exit code of a redrive that was paused or cancelled.
+_NOT_DONE: Final = 3
 
 #: How often progress is told at most, in seconds.
 _TELL_S: Final = 1.0
@@ -75,7 +82,7 @@ class How:
     """
 
     all_: Annotated[bool, cyclopts.Parameter(name="--all", negative=())] = False
-    limit: Annotated[int, _AT_LEAST_ONE] = 10_000
+    limit: Annotated[int, MOST] = 10_000
     rate: Annotated[int, _AT_LEAST_ONE] = 100
     id: str = ""
     by: str = ""
@@ -103,7 +110,7 @@ async def redrive(
     Ctrl-C pauses; the same --id goes on, also after a crash. Each letter is put back once, whoever tries.
 
     Exit codes: 0 all was put back, 1 Kafka failed, 2 what was asked cannot be done or was not agreed to,
-    130 paused by Ctrl-C.
+    3 it was paused or cancelled.
 
     Examples::
 
@@ -137,9 +144,10 @@ async def redrive(
                 selection=selection, words=words, limit=how.limit, by=operator(how.by), ends=plan.ends
             )
             job = await created(jobs, how.id, asked, plan.taken)
-        elif job.state not in ENDED:
-            await jobs.want(job.id, "run")
-        return await _run(at, job, how)
+        elif how.dry_run:
+            _Progress(json=how.json).end(job)
+            return 0
+        return await _run(at, jobs, job, how)
     finally:
         await jobs.close()
 
@@ -166,15 +174,97 @@ async def _plan(at: Desk, jobs: Jobs, selection: Selection, how: How) -> Plan:
     return plan
 
 
-async def _run(at: Desk, job: Job, how: How) -> int:
-    stopping = asyncio.Event()
+async def _run(at: Desk, jobs: Jobs, job: Job, how: How) -> int:
+    """Run *job* unless it has ended; returns the exit code."""
     progress = _Progress(json=how.json)
-    with stopped_by_signals(stopping.set):
-        job = await run_redrive(
-            at.connection, at.codec, job.id, rate=how.rate, stopping=stopping, told=progress.tell
-        )
+    if job.state not in ENDED:
+        await busy(jobs, but=job.id)
+        await jobs.want(job.id, "run")
+        with _hint(job.id):
+            job = await _foreground(at, job.id, how.rate, progress)
     progress.end(job)
-    return 130 if job.state == "paused" and stopping.is_set() else 0
+    return 0 if job.state == "done" else _NOT_DONE
+
+
+async def _foreground(at: Desk, id_: str, rate: int, progress: "_Progress") -> Job:
+    stopping = asyncio.Event()
+    with stopped_by_signals(stopping.set):
+        return await run_redrive(
+            at.connection, at.codec, id_, rate=rate, stopping=stopping, told=progress.tell
+        )
+    raise AssertionError  # a second signal raises
+
+
+@contextmanager
+def _hint(id_: str) -> Iterator[None]:
+    """Tell of what Kafka refuses how to go on."""
+    try:
+        yield
+    except FencedError as error:
+        told = f"redrive {id_}: somebody else decides of dead letters now"
+        raise BrokerError(f"{told}; go on later: pipeline dlq resume {id_}") from error
+    except BrokerError as error:
+        raise BrokerError(f"{error}; go on with: pipeline dlq resume {id_}") from error
+
+
+async def resume(
+    name: str,
+    *,
+    rate: Annotated[int, _AT_LEAST_ONE] = 100,
+    target: ClusterTarget = _CLUSTER,
+    json: Annotated[bool, _FLAG] = False,
+) -> int:
+    """
+    Go on with a redrive that was paused, or whose process or Kafka failed.
+
+    Exit codes: as those of redrive.
+
+    Examples::
+
+        pipeline dlq resume acme-added --rate 500
+
+    Parameters
+    ----------
+    name
+        Its name, as `pipeline dlq status` shows it.
+    rate
+        So many a second at most.
+    json
+        Print JSON, one object a line.
+    """
+    at = await desk(target)
+    jobs = Jobs(at.connection, at.codec)
+    try:
+        return await _run(at, jobs, await _named(jobs, name), How(rate=rate, json=json))
+    finally:
+        await jobs.close()
+
+
+async def pause(name: str, *, target: ClusterTarget = _CLUSTER, json: Annotated[bool, _FLAG] = False) -> None:
+    """
+    Stop a redrive behind its page, wherever it runs; `resume` goes on with it.
+
+    Exit codes: 0 it stops, 1 Kafka failed, 2 there is none of that name.
+
+    Examples::
+
+        pipeline dlq pause acme-added
+
+    Parameters
+    ----------
+    name
+        Its name, as `pipeline dlq status` shows it.
+    json
+        Print one JSON object.
+    """
+    at = await desk(target)
+    jobs = Jobs(at.connection, at.codec)
+    try:
+        job = await _named(jobs, name)
+        await jobs.want(name, "pause")
+    finally:
+        await jobs.close()
+    _tell_wish(job, json=json)
 
 
 async def status(
@@ -233,14 +323,24 @@ async def cancel(
     at = await desk(target)
     jobs = Jobs(at.connection, at.codec)
     try:
-        job = await jobs.get(name)
-        if job.kind != KIND:
-            raise ConfigError(f"{name}: is a {job.kind}, no redrive")
+        job = await _named(jobs, name)
         await jobs.want(name, "cancel")
         if job.state not in ENDED and not is_alive(job):
             job = await cancelled(at.connection, at.codec, job)
     finally:
         await jobs.close()
+    _tell_wish(job, json=json)
+
+
+async def _named(jobs: Jobs, name: str) -> Job:
+    """The redrive *name*."""
+    job = await jobs.get(name)
+    if job.kind != KIND:
+        raise ConfigError(f"{name}: is a {job.kind}, no redrive")
+    return job
+
+
+def _tell_wish(job: Job, *, json: bool) -> None:
     if json:
         print_json(KIND, **_fields(job))
     else:
@@ -280,7 +380,7 @@ class _Progress:
             return
         print(f"redrive {job.id}: {job.state}, {_of(job)} put back")
         if job.state == "paused":
-            print(f"It goes on with: pipeline dlq redrive --id {job.id}")
+            print(f"go on with: pipeline dlq resume {job.id}")
 
 
 def _of(job: Job) -> str:

@@ -15,7 +15,13 @@ async def test_help_lists_every_command() -> None:
     assert [name for name in COMMANDS if name not in output] == []
 
 
-@pytest.mark.parametrize("command", ["dev", "run", "broker", "sandbox", "sandbox verify", "doctor", "chaos"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("dev", "run", "broker", "sandbox", "sandbox verify", "doctor", "chaos"),
+        *("dlq list", "dlq show", "dlq edit", "dlq redrive", "dlq discard", "dlq resume"),
+    ],
+)
 async def test_help_shows_examples_and_exit_codes(command: str) -> None:
     """A command's help can be copied from, and tells a script what its end means."""
     code, output, _ = await ran(*command.split(), "--help")

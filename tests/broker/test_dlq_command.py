@@ -137,6 +137,19 @@ async def test_an_edited_letter_can_be_undone(operator: Operator) -> None:
     assert told["edit"] is None
 
 
+async def test_a_value_is_edited_in_the_operators_editor(operator: Operator) -> None:
+    """It is opened as indented JSON, and what the editor left is taken if it can be read."""
+    await operator.put("1", topic="clock.ticks", value=b'{"at":7}')
+    (letter,) = await operator.letters()
+    words = ("dlq", "edit", letter["id"], *operator.target)
+    code, _, errors = await ran(*words, variables={"EDITOR": "sed -i s/7/8/"})
+    assert (code, "$.at" in errors) == (2, True)
+    code, _, errors = await ran(*words, variables={"EDITOR": """sed -i 's/"at": 7/"at": "x"/'"""})
+    assert code == 0, errors
+    (told,) = await operator.says("show", letter["id"])
+    assert told["edit"]["json"] == {"at": "x"}
+
+
 async def test_a_dry_run_changes_nothing(operator: Operator) -> None:
     """The plan says how many would go where; without agreement nothing does."""
     await operator.put("acme:u:1", "acme:u:2")
@@ -173,17 +186,17 @@ async def test_a_killed_command_goes_on(operator: Operator) -> None:
 
 
 async def test_ctrl_c_pauses_and_cancel_ends(operator: Operator) -> None:
-    """The first signal ends it behind a page with code 130; a cancelled one puts nothing more back."""
+    """The first signal ends it behind a page with code 3; a cancelled one puts nothing more back."""
     await operator.put(*(f"acme:u:{number}" for number in range(20)))
     words = ("dlq", "redrive", "--reason", operator.reason, "--id", operator.reason, "--rate", "2", "--yes")
     async with started(*words, *operator.target, log=operator.folder / "log") as program:
         await program.line("progress")
         program.signal(signal.SIGINT)
-        assert await program.ended() == 130
+        assert await program.ended() == 3
     (told,) = await operator.says("status", operator.reason)
     assert (told["state"], told["total"]) == ("paused", 20)
     await operator.says("cancel", operator.reason)
-    (told,) = await operator.says("redrive", "--id", operator.reason)
+    (told,) = await operator.says("resume", operator.reason, code=3)
     assert (told["state"], len(await operator.put_back())) == ("cancelled", told["done"])
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.codec import text_headers
+from pipeline.codec import Places, text_headers
 from pipeline.errors import BrokerError, ConfigError
 from pipeline.runtime import audit, decisions
 from pipeline.runtime.dead_letters import history
 from pipeline.runtime.jobs import job_producer
-from pipeline.runtime.letters import DISCARDED, lock
+from pipeline.runtime.letters import DISCARDED, deciding, lock
 from pipeline.runtime.overtaken import overtaken
 from tests.broker.letters_world import PAGE, LettersWorld, killed_in
 from tests.broker.runtime_world import running
@@ -180,6 +180,33 @@ async def test_what_is_discarded_is_recorded_and_closed(kafka: str, tmp_path: Pa
     assert (await world.open(), (await world.plan()).taken) == ([], 0)
     with pytest.raises(ConfigError, match="open no more"):
         await decisions.edit(world.connection, world.codec, letters[0], b"{}", "ada")
+
+
+async def test_an_open_transaction_hides_no_decision(kafka: str, tmp_path: Path) -> None:
+    """Decisions behind somebody's open transaction are waited for: else they would be made twice."""
+    world = await filled(kafka, tmp_path)
+    other = world.connection.producer(f"{world.id}.other")
+    await other.start()
+    try:
+        await other.begin_transaction()
+        await other.send_and_wait(audit.TOPIC, b"{}", b"", partition=0)
+        reading = asyncio.create_task(decided_by_another(world))
+        done, _ = await asyncio.wait({reading}, timeout=1.0)
+        assert not done
+        await other.abort_transaction()
+        assert await reading == {"9-1"}
+    finally:
+        await other.stop()
+
+
+async def decided_by_another(world: LettersWorld) -> set[str]:
+    """What an operator of the name of *world* has decided, once he has decided of ``9-1``."""
+    places: Places = {}
+    audit.add(world.codec, places, audit.entry(DISCARDED, world.id, ("9-1",), "a test's"))
+    async with deciding(world.connection, world.codec) as producer:
+        await producer.commit(places, {})
+    found = await audit.recorded(world.connection)
+    return {id_ for entry in found if entry.by == world.id for id_ in entry.what}
 
 
 async def test_the_plan_knows_which_keys_were_overtaken(kafka: str, tmp_path: Path) -> None:
