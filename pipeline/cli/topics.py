@@ -10,7 +10,7 @@ import cyclopts
 import msgspec
 
 from pipeline.checked_yaml import did_you_mean
-from pipeline.cli import contracts
+from pipeline.cli import catalogue, contracts
 from pipeline.cli.output import print_json, print_table
 from pipeline.errors import ConfigError
 from pipeline.topics import Profile, Topic, Topics, load
@@ -30,7 +30,7 @@ app = cyclopts.App(
     topic keeps its number of partitions: another number is a replay under a new application id.
     """,
 )
-for _command in (contracts.check, contracts.export, contracts.release):
+for _command in (contracts.check, contracts.export, contracts.release, catalogue.docs):
     app.command(_command)
 
 

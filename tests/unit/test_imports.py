@@ -94,6 +94,24 @@ RULES = (
         ("aiokafka", "aiohttp", "asyncio"),
         "what is promised can be told and checked without a cluster or settings",
     ),
+    Rule(
+        "pipeline.masking",
+        ("pipeline.events", "pipeline.logs"),
+        IO,
+        "what may be shown follows from the types alone",
+    ),
+    Rule(
+        "pipeline.tail",
+        None,
+        ("aiokafka", "pipeline.stages", "pipeline.sandbox", "pipeline.subscribe"),
+        "it looks at records by the runtime's own means",
+    ),
+    Rule(
+        "pipeline.catalogue",
+        None,
+        ("aiokafka", "aiohttp", "asyncio", "pipeline.runtime", "pipeline.stages"),
+        "pages are made without a cluster",
+    ),
     Rule("pipeline.checked_yaml", ("pipeline.errors",), ("aiokafka",), "it reads any YAML"),
     Rule(
         "pipeline.runtime",

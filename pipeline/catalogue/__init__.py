@@ -1,0 +1,1 @@
+"""The topics as pages to read: `pipeline topics docs`."""
