@@ -24,14 +24,17 @@ class Reader:
     def __init__(self, consumer: AIOKafkaConsumer, places: list[TopicPartition]) -> None:
         self._consumer = consumer
         self._places = places
+        self._ahead: list[Record] = []  # fetched by `everything` beyond its ends
 
     async def rewind(self) -> None:
         """Go to the beginning of everything."""
+        self._ahead = []
         with broker_errors("rewinding"):
             await self._consumer.seek_to_beginning(*self._places)
 
     async def forward(self) -> None:
         """Go to the end of everything."""
+        self._ahead = []
         with broker_errors("going to the end"):
             await self._consumer.seek_to_end(*self._places)
 
@@ -44,6 +47,12 @@ class Reader:
 
     async def poll(self) -> list[Record]:
         """What has come since the last call; waits a moment where nothing has."""
+        if self._ahead:
+            ahead, self._ahead = self._ahead, []
+            return ahead
+        return await self._fetched()
+
+    async def _fetched(self) -> list[Record]:
         with broker_errors("fetching"):
             fetched = await self._consumer.getmany(timeout_ms=_POLL_MS)
         return [
@@ -59,13 +68,19 @@ class Reader:
                 return dict(await self._consumer.end_offsets(self._places))
 
     async def everything(self, until: Mapping[TopicPartition, int] | None = None) -> AsyncIterator[Record]:
-        """Every record from the beginning up to the ends as they are now, or to the offsets *until*."""
+        """
+        Every record from the beginning up to the ends as they are now, or to the offsets *until*.
+
+        What is fetched beyond them is what `poll` gives next.
+        """
         ends = await self.limits() if until is None else until
         await self.rewind()
         while await self._behind(ends):
-            for record in await self.poll():
+            for record in await self._fetched():
                 if record.offset < ends[TopicPartition(record.topic, record.partition)]:
                     yield record
+                else:
+                    self._ahead.append(record)
 
     async def _behind(self, ends: Mapping[TopicPartition, int]) -> bool:
         with broker_errors("reading positions"):
