@@ -100,6 +100,9 @@ class Codec:
     *types* are ``ce_type`` -> struct that this codec alone knows, beside those of `pipeline.events`.
     """
 
+    #: Where what cannot be processed goes.
+    dead_letters: str = "dead-letters"
+
     def __init__(
         self,
         topics: Topics,

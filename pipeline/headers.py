@@ -9,9 +9,27 @@ each header the length and bytes of its name and of its value; lengths are zigza
 from collections.abc import Mapping, Sequence
 from typing import final
 
-__all__ = ["NO_HEADERS", "VARINTS", "Header", "Lengths", "decoded", "encoded", "named"]
+__all__ = [
+    "EFFECTS",
+    "NO_HEADERS",
+    "REPLAY",
+    "VARINTS",
+    "Header",
+    "Lengths",
+    "decoded",
+    "encoded",
+    "is_quiet",
+    "marks",
+    "named",
+]
 
 Header = tuple[str, bytes]
+
+#: Marks a record that a replay has copied, and what follows from it: its value is the replay's job.
+REPLAY = "replay"
+
+#: Lets sinks act on such a record all the same; its value is ``true``.
+EFFECTS = "replay_effects"
 
 #: What stands before longer values is seldom needed, and not remembered.
 _COMMON = 1 << 13
@@ -48,6 +66,18 @@ VARINTS: Mapping[int, bytes] = Lengths()
 
 #: What a record without headers has.
 NO_HEADERS = VARINTS[0]
+
+
+def marks(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """What of *headers* every record inherits that follows from one of a replay; empty of any other."""
+    if REPLAY not in headers:
+        return ()
+    return tuple((name, headers[name]) for name in (REPLAY, EFFECTS) if name in headers)
+
+
+def is_quiet(headers: Mapping[str, str]) -> bool:
+    """Whether nothing is done outside because of a record with *headers*: a replay's, not let act."""
+    return REPLAY in headers and headers.get(EFFECTS) != "true"
 
 
 def named(name: str) -> Lengths:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import msgspec
 
 from pipeline.errors import RecordError
-from pipeline.headers import VARINTS, Header, decoded, encoded, named
+from pipeline.headers import VARINTS, Header, decoded, encoded, marks, named
 from pipeline.instants import from_ms
 from pipeline.stage import Emit, Event
 from pipeline.topics import Topic
@@ -197,7 +197,8 @@ class _Target:
                     _BACKFILL if cause.backfill else b"",
                 )
             )
-        return _with_own(made, emit.headers) if emit.headers else made
+        own = (*marks(cause.headers), *emit.headers) if cause.headers else emit.headers
+        return _with_own(made, own) if own else made
 
     def _derived(self, emit: Emit, cause: Event[Any], raw: bytes | None, index: int) -> str:
         """The ``ce_id`` that follows from what is told."""

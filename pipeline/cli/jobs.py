@@ -61,10 +61,11 @@ async def foreground(
     """
     jobs = Jobs(connection, codec)
     await jobs.want(id_, "run")
-    telling = asyncio.create_task(_told(jobs, id_, json=json), name="progress")
+    runners: list[JobProducer] = []
+    telling = asyncio.create_task(_told(runners, json=json), name="progress")
     try:
         with _paused_by_signals(jobs, id_):
-            job = await _run(connection, codec, id_, work)
+            job = await _run((connection, codec, id_), work, runners)
     finally:
         telling.cancel()
         with suppress(asyncio.CancelledError):
@@ -120,10 +121,13 @@ def agreed(question: str) -> bool:
     return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
 
 
-async def _run(connection: Connection, codec: Codec, id_: str, work: Work) -> Job:
+async def _run(which: tuple[Connection, Codec, str], work: Work, runners: list[JobProducer]) -> Job:
+    """Run the job, again where Kafka failed it; *runners* are those that have begun, the latest last."""
+    id_ = which[2]
     for attempt in range(_RETRIES + 1):
         try:
-            async with job_producer(connection, codec, id_) as runner:
+            async with job_producer(*which) as runner:
+                runners.append(runner)
                 if runner.job.state in ENDED:
                     raise ConfigError(f"job {id_}: is {runner.job.state} already")
                 return await _worked(runner, work)
@@ -167,19 +171,16 @@ def _paused_by_signals(jobs: Jobs, id_: str) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-async def _told(jobs: Jobs, id_: str, *, json: bool) -> None:
-    """Tell on standard error how job *id_* gets on, until cancelled."""
+async def _told(runners: Sequence[JobProducer], *, json: bool) -> None:
+    """Tell on standard error how the job of the latest of *runners* gets on, until cancelled."""
     last: Job | None = None
     while True:
         await asyncio.sleep(_TELL_S)
-        with suppress(BrokerError):
-            job = await jobs.get(id_)
-            if job != last and job.state == "running":
-                text = (
-                    msgspec.json.encode({"kind": "progress", **_plain(job)}).decode() if json else _line(job)
-                )
-                print(text, file=sys.stderr, flush=True)
-            last = job
+        job = runners[-1].job if runners else None
+        if job is not None and job != last and job.state == "running":
+            told = {"kind": "progress", **_plain(job)}
+            print(msgspec.json.encode(told).decode() if json else _line(job), file=sys.stderr, flush=True)
+        last = job
 
 
 def _line(job: Job) -> str:

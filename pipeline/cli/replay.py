@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import cyclopts
 import msgspec
 
+from pipeline.cli import replay_stages
 from pipeline.cli.output import print_json, print_table
 from pipeline.cli.topics import ClusterTarget, Target
 from pipeline.errors import ConfigError
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from pipeline.runtime.replay_range import Range
     from pipeline.settings import Settings
 
-__all__ = ["app"]
+__all__ = ["app", "refuse_unanswered", "started"]
 
 app = cyclopts.App(
     name="replay",
     help="""
-    Records that topics kept, read again: by a group, or copied to a side topic.
+    Records that topics kept, read again: by a group, copied to a side topic, or by stages run once more.
 
     `plan` shows what would happen, `start` shows it, asks, and runs it here as a durable job: Ctrl-C
     pauses it, `resume` goes on exactly where it stood, also after a crash. `status`, `pause` and `cancel`
@@ -40,6 +41,10 @@ plan = cyclopts.App(name="plan", help="Show what a replay would do; change nothi
 start = cyclopts.App(name="start", help="Show what a replay will do, ask, and run it.")
 app.command(plan)
 app.command(start)
+plan.command(replay_stages.plan_stages, name="stages")
+start.command(replay_stages.start_stages, name="stages")
+for _command in (replay_stages.diff, replay_stages.promote, replay_stages.drop):
+    app.command(_command)
 
 #: Records a second by which the time of a group's way back is estimated.
 EXPECTED_PER_S = 5_000.0
@@ -143,13 +148,13 @@ def start_group(
     json
         Print JSON, one object a line; needs --yes.
     """
-    _refuse_unanswered(yes=yes, json=json)
+    refuse_unanswered(yes=yes, json=json)
     settings = _settings(target)
     found = asyncio.run(_group(settings, group, asked, refuse_members=True))
     _show_group(found, json=json)
     if not yes and not _agreed(f"Let {group} read {found.records:,} records again?"):
         return 2
-    return asyncio.run(_started(settings, msgspec.to_builtins(found), found.records, json=json))
+    return asyncio.run(started(settings, msgspec.to_builtins(found), found.records, json=json))
 
 
 @plan.command(name="range")
@@ -187,13 +192,13 @@ def start_range(
     json
         Print JSON, one object a line; needs --yes.
     """
-    _refuse_unanswered(yes=yes, json=json)
+    refuse_unanswered(yes=yes, json=json)
     settings = _settings(target)
     found = asyncio.run(_range(settings, topic, asked))
     _show_range(found, json=json)
     if not yes and not _agreed(f"Copy up to {found.records:,} records of {topic}?"):
         return 2
-    return asyncio.run(_started(settings, msgspec.to_builtins(found), found.records, json=json))
+    return asyncio.run(started(settings, msgspec.to_builtins(found), found.records, json=json))
 
 
 @app.command
@@ -369,7 +374,8 @@ def _seconds(records: int, per_s: float = EXPECTED_PER_S) -> int:
 # ---------------------------------------------------------------- jobs
 
 
-async def _started(settings: "Settings", spec: dict[str, object], total: int, *, json: bool) -> int:
+async def started(settings: "Settings", spec: dict[str, object], total: int, *, json: bool) -> int:
+    """Begin a job to do what *spec* says, and run it here; returns the exit code."""
     from pipeline.cli.jobs import connected  # noqa: PLC0415
     from pipeline.runtime.jobs import new_job  # noqa: PLC0415
 
@@ -392,13 +398,17 @@ async def _resumed(settings: "Settings", id_: str, *, json: bool) -> int:
             raise ConfigError(f"job {id_}: is a {job.kind}, no replay; resume it with that command")
         if job.state in ENDED:
             raise ConfigError(f"job {id_}: is {job.state} already")
-        ended = await foreground(connection, codec, id_, _work(connection, job), json=json)
-    return 0 if ended.state == "done" else 3
+        ended = await foreground(connection, codec, id_, _work(settings, connection, job), json=json)
+    if ended.cursor.get("caught_up") and not json:
+        print(f"caught up; compare with `pipeline replay diff {id_}`")
+    return 0 if ended.state == "done" or ended.cursor.get("caught_up") else 3
 
 
-def _work(connection: "Connection", job: "Job") -> "Work":
+def _work(settings: "Settings", connection: "Connection", job: "Job") -> "Work":
     from pipeline.runtime import replay_group, replay_range  # noqa: PLC0415
 
+    if job.spec["what"] in {"stages", "promote"}:
+        return replay_stages.work_of(settings, job)
     if job.spec["what"] == "group":
         return lambda runner: replay_group.move(connection, runner)
     return lambda runner: replay_range.run(connection, runner)
@@ -427,7 +437,13 @@ def _settings(target: Target) -> "Settings":
     return cluster.settings_of(target.settings, target.bootstrap_servers, target.profile)
 
 
-def _refuse_unanswered(*, yes: bool, json: bool) -> None:
+def refuse_unanswered(*, yes: bool, json: bool) -> None:
+    """
+    Refuse to begin where nobody can be asked.
+
+    Raises:
+        ConfigError: nobody can, and *yes* was not given.
+    """
     if not yes and (json or not sys.stdin.isatty()):
         raise ConfigError("start asks before it changes anything; give --yes where nobody can answer")
 

@@ -15,7 +15,13 @@ from typing import Any, Self
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import (
+    GroupIdNotFound,
+    KafkaError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 from aiokafka.protocol import admin as protocol
 
 from pipeline.errors import BrokerError, ConfigError
@@ -107,15 +113,38 @@ class Admin:
 
     async def delete_topics(self, names: Iterable[str]) -> None:
         """
-        Delete those of *names* that there are: what a replay made, never what `topics.yaml` names.
+        Delete those of *names* that there are, and return when the cluster knows them no more.
+
+        For what a replay made, never for what `topics.yaml` names.
 
         Raises:
             BrokerError: Kafka refused.
         """
-        there = set(await self.names()).intersection(names)
+        wanted = set(names)
+        there = wanted.intersection(await self.names())
+        if not there:
+            return
         async with self._asking("delete topics"):
-            if there:
-                await self._client.delete_topics(sorted(there))
+            await self._client.delete_topics(sorted(there))
+        async with self._asking("wait for what was deleted", VISIBLE_S):
+            while wanted.intersection(await self.names()):  # noqa: ASYNC110 - Kafka does not tell
+                await asyncio.sleep(_POLL_S)
+
+    async def delete_groups(self, groups: Iterable[str]) -> None:
+        """
+        Forget what *groups* have committed; one that is not there is as good as forgotten.
+
+        Raises:
+            BrokerError: Kafka refused: one has members.
+        """
+        for group in groups:
+            async with self._asking(f"delete the group {group}"):
+                node = await self._client.find_coordinator(group)
+                # aiokafka has the request, but no method for it
+                answer = await self._client._send_request(protocol.DeleteGroupsRequest([group]), node)  # noqa: SLF001
+                for name, code in answer.results:
+                    if for_code(code) is not GroupIdNotFound:
+                        _raise_for(code, name)
 
     async def apply(self, plan: Plan) -> None:
         """

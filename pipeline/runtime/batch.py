@@ -32,6 +32,7 @@ from pipeline.codec import (
 )
 from pipeline.effects import Change
 from pipeline.errors import BrokerError, RecordError, StageFailed
+from pipeline.headers import marks
 from pipeline.instants import Time
 from pipeline.partitioning import partition_of
 from pipeline.runtime import dead_letters
@@ -54,6 +55,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str
     received_at: int
     backfill: bool
+    marks: tuple[tuple[str, str], ...] = ()
 
 
 #: Kept for every stage that can resume: sequence number -> cursor.
@@ -412,8 +414,9 @@ class Processor:
         told = Reject(reject.reason, self._mask(reject.error))
         place = dead_letters.Place(self.stage.name, topic, self._partition)
         key, sent = dead_letters.made(place, record, told, attempts)
-        partition = partition_of(key, self._codec.partitions("dead-letters"))
-        self._dead.setdefault(("dead-letters", partition), []).append(sent)
+        letters = self._codec.dead_letters
+        partition = partition_of(key, self._codec.partitions(letters))
+        self._dead.setdefault((letters, partition), []).append(sent)
 
     def _keep(self, cursors: tuple[Cursor, ...], cause: Event[Any]) -> None:
         if self._cursor_number is None:
@@ -450,6 +453,7 @@ def _pending(cursor: Cursor, cause: Event[Any]) -> Pending:
         traceparent=cause.traceparent,
         received_at=cause.received_at,
         backfill=cause.backfill,
+        marks=marks(cause.headers),
     )
 
 
@@ -468,4 +472,5 @@ def _cause(pending: Pending) -> Event[Any]:
         occurred_at=Time(""),
         traceparent=pending.traceparent,
         backfill=pending.backfill,
+        headers=dict(pending.marks),
     )

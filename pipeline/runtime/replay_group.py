@@ -27,7 +27,7 @@ from pipeline.runtime.jobs import Job, JobProducer
 from pipeline.runtime.replay_points import Point, held, offset_of
 from pipeline.runtime.transaction import broker_errors
 
-__all__ = ["GroupMove", "Move", "move", "planned", "refuse_members"]
+__all__ = ["GroupMove", "Move", "move", "place_group", "planned", "refuse_members"]
 
 #: What Kafka answers to a commit from outside of a group that has members.
 _HAS_MEMBERS = (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError, CommitFailedError)
@@ -141,23 +141,30 @@ async def move(connection: Connection, runner: JobProducer) -> Job:
             told = ", ".join(f"{each.topic}/{each.partition} at {stands[each]}" for each in moved_on)
             raise ConfigError(f"group {asked.group}: has gone on since this was planned ({told}); plan again")
         await refuse_members(connection, asked.group)
-        await _committed(connection.placer(asked.group), asked)
+        offsets = {TopicPartition(each.topic, each.partition): each.to for each in asked.moves}
+        await place_group(connection.placer(asked.group), asked.group, offsets)
     done = msgspec.structs.replace(runner.job, done=asked.records)
     await runner.commit({}, done)
     return await runner.end("done")
 
 
-async def _committed(consumer: AIOKafkaConsumer, asked: GroupMove) -> None:
-    offsets = {TopicPartition(each.topic, each.partition): each.to for each in asked.moves}
+async def place_group(consumer: AIOKafkaConsumer, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+    """
+    Let *group* read on at *offsets*, by way of its *consumer* (`Connection.placer`).
+
+    Raises:
+        ConfigError: it has members.
+        BrokerError: Kafka does not answer.
+    """
     try:
         with broker_errors("committing for a group"):
             async with asyncio.timeout(TIMEOUT_S):
                 await consumer.start()
                 consumer.assign(list(offsets))
-                await consumer.commit(offsets)
+                await consumer.commit(dict(offsets))
     except BrokerError as error:
         if isinstance(error.__cause__, _HAS_MEMBERS):
-            raise _occupied(asked.group, []) from error
+            raise _occupied(group, []) from error
         raise
     finally:
         await stop_consumer(consumer)

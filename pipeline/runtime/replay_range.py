@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.codec import Places, Sent
 from pipeline.errors import BrokerError, ConfigError
-from pipeline.headers import Header, encoded
+from pipeline.headers import REPLAY, Header, encoded
 from pipeline.runtime.admin import Admin, ensure
 from pipeline.runtime.closing import stop_consumer
 from pipeline.runtime.connection import Connection
@@ -26,10 +26,7 @@ from pipeline.runtime.replay_points import TIMEOUT_S, Point, held, offset_of
 from pipeline.runtime.topic_plan import MAX_MESSAGE_BYTES, Wanted
 from pipeline.runtime.transaction import broker_errors
 
-__all__ = ["REPLAY", "Range", "Selection", "bounds", "copy", "refuse_target", "run", "target_of"]
-
-#: The header that marks a replayed record: nothing is done outside because of it.
-REPLAY = "replay"
+__all__ = ["Range", "Selection", "bounds", "copy", "refuse_target", "run", "target_of"]
 
 #: Seconds between two transactions, more or less, and their largest number of records.
 _PAGE_S = 0.5
@@ -133,9 +130,7 @@ async def refuse_target(connection: Connection, topics: Container[str], target: 
     async with Admin(connection.common) as admin:
         is_there = target in topics or (target and target in await admin.names())
     if is_there:
-        raise ConfigError(
-            f"--to: there is a topic {target!r} already; name one that is not there yet"
-        )
+        raise ConfigError(f"--to: there is a topic {target!r} already; name one that is not there yet")
 
 
 async def run(connection: Connection, runner: JobProducer) -> Job:

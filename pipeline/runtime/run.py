@@ -10,7 +10,7 @@ import resource
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, final
 
 import msgspec
@@ -33,6 +33,7 @@ from pipeline.runtime import names
 from pipeline.runtime.batch import stores_of
 from pipeline.runtime.cluster import Cluster
 from pipeline.runtime.connection import Connection
+from pipeline.runtime.erasure import redacted
 from pipeline.runtime.health import AdminServer
 from pipeline.runtime.metrics import Metrics
 from pipeline.runtime.publisher import Publisher
@@ -40,11 +41,12 @@ from pipeline.runtime.table import KafkaTable
 from pipeline.runtime.transaction import broker_errors
 from pipeline.runtime.worker import Service, Worker
 from pipeline.settings import Settings
+from pipeline.sources import left_out
 from pipeline.sources.receiver import Receiver
 from pipeline.sources.resources import resources
 from pipeline.topics import Topics, load
 
-__all__ = ["Process", "allow_files", "opened"]
+__all__ = ["Process", "allow_files", "check_identity", "cluster_of", "opened"]
 
 #: Open files that are enough for any process.
 _FILES = 65_536
@@ -82,15 +84,16 @@ async def opened(
     allow_files()
     identity = preflight.identity_of(settings)
     connection = Connection(settings.kafka, settings.runtime)
-    cluster = await _cluster(settings, connection)
+    cluster = await cluster_of(settings, connection)
     async with AsyncExitStack() as stack:
-        await _check_identity(cluster, identity, stack)
+        await check_identity(cluster, identity, stack)
         tokens = KafkaTable(connection, cluster.codec, "tokens", Token)
         stack.push_async_callback(tokens.close)
         clients = await stack.enter_async_context(
             clients_opened(settings, tokens, Sealer(identity.derived("tokens")))
         )
-        units = tuple(unit for unit in _units(settings, identity, clients) if unit.stage.name in only)
+        made = _units(settings, identity, clients, connection)
+        units = tuple(unit for unit in made if unit.stage.name in only)
         await _check_changelogs(cluster, units)
         receiver = _receiver(settings, cluster, stack) if "receiver" in only else None
         yield _process(settings, cluster, clients, units, receiver)
@@ -120,8 +123,11 @@ def _process(
     )
 
 
-def _units(settings: Settings, identity: Identity, clients: Clients) -> tuple[Unit, ...]:
-    polled = resources(settings.tenants, clients.sakari, clients.users, settings.poll, _now_ms)
+def _units(
+    settings: Settings, identity: Identity, clients: Clients, connection: Connection
+) -> tuple[Unit, ...]:
+    found = resources(settings.tenants, clients.sakari, clients.users, settings.poll, _now_ms)
+    polled = [left_out.polled(each, partial(redacted, connection)) for each in found]
     return topology.units(settings, identity, polled, clients.users)
 
 
@@ -139,7 +145,14 @@ def _receiver(settings: Settings, cluster: Cluster, stack: AsyncExitStack) -> Re
     return Receiver(settings, cluster.codec, publisher.publish, answered)
 
 
-async def _cluster(settings: Settings, connection: Connection) -> Cluster:
+async def cluster_of(settings: Settings, connection: Connection) -> Cluster:
+    """
+    What tasks of *settings* share on the cluster that *connection* leads to.
+
+    Raises:
+        ConfigError: topics are missing.
+        BrokerError: Kafka does not answer.
+    """
     topics = load()
     cluster_id, partitions = await _described(connection, topics)
     return Cluster(
@@ -209,7 +222,7 @@ def _refuse_missing(wanted: Iterable[str], there: Iterable[str]) -> None:
         raise ConfigError(f"topics are missing: {', '.join(missing)}; `pipeline topics apply` makes them")
 
 
-async def _check_identity(cluster: Cluster, identity: Identity, stack: AsyncExitStack) -> None:
+async def check_identity(cluster: Cluster, identity: Identity, stack: AsyncExitStack) -> None:
     """Refuse an identity secret that is not the cluster's; the first one to come is kept."""
     table = KafkaTable(cluster.connection, cluster.codec, "meta", Fingerprint)
     stack.push_async_callback(table.close)

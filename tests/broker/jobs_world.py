@@ -21,6 +21,7 @@ from pipeline.runtime.reader import reading
 from pipeline.runtime.topic_plan import Wanted, wanted
 from pipeline.settings import KafkaSettings, RuntimeSettings
 from pipeline.topics import load
+from tests.broker.runtime_world import until_it
 
 PAGE = 10
 PR_SET_PDEATHSIG = 1
@@ -51,10 +52,17 @@ class JobsWorld:
         """A job to write the numbers below *total*."""
         return await self.jobs.create(new_job("redrive", {"what": "numbers"}, total=total))
 
-    async def numbers(self) -> list[int]:
-        """What was committed, in its order."""
-        async with reading(self.connection, (self.output,), 1) as reader:
-            return [int(record.value or b"") async for record in reader.everything()]
+    async def numbers(self, at_least: int) -> list[int]:
+        """What was committed, in order, once there are *at_least* so many: readers are told later."""
+        found: list[int] = []
+
+        async def is_there() -> bool:
+            async with reading(self.connection, (self.output,), 1) as reader:
+                found[:] = [int(record.value or b"") async for record in reader.everything()]
+            return len(found) >= at_least
+
+        await until_it(is_there, f"{at_least} numbers")
+        return found
 
     async def run(self, id_: str) -> Job:
         """Run job *id_* to its end or until something else is wished."""

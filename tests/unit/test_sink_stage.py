@@ -1,11 +1,14 @@
 """The sink's stage notes what is to be posted, once, where it belongs, and not before its time."""
 
+from typing import Any
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.sinks.statistics.state import CONTACTS, POSTED, Contact, Pending, Posted, Window, put, removed
-from pipeline.stage import Outcome, Put
+from pipeline.stage import Event, Outcome, Put
 from tests.unit.sink_context import NOW_MS, MemoryContext, engaged, enriched, gone, sink, tenant, window
 
 ENGAGEMENT = "engagement.contacts"
@@ -200,3 +203,35 @@ def _contact_id(pending: Pending) -> str:
 def _score(pending: Pending) -> float:
     assert isinstance(pending.work, Contact)
     return pending.work.engagement.score
+
+
+def test_nothing_is_posted_because_of_a_replayed_window() -> None:
+    """A record that a replay has copied leaves nothing to post, unless its operator lets sinks act."""
+    place = context()
+    place.feed(marked(window()))
+    assert place.pending == []
+    place.feed(marked(window(revision=2), replay_effects="true"))
+    assert revisions(place) == [2, 2]
+
+
+def test_what_waits_already_is_posted_as_the_replay_has_it() -> None:
+    """A live record has asked for the post; it carries the newest value."""
+    place = context()
+    place.feed(window(revision=1))
+    place.feed(marked(window(revision=2)))
+    assert revisions(place) == [2, 2]
+
+
+def test_a_replayed_contact_is_taken_into_the_state_alone() -> None:
+    """Where the contact stands is known afterwards; posted is what a live record says next."""
+    place = MemoryContext(sink(VENDOR).stage)
+    place.feed(marked(enriched(("l1", "u1"))), marked(engaged()))
+    assert place.pending == []
+    assert place.read.get(CONTACTS, engaged().key) is not None
+    place.feed(engaged(60.0))
+    assert [isinstance(each.work, Contact) for each in place.pending] == [True]
+
+
+def marked(event: Event[Any], **more: str) -> Event[Any]:
+    """*event* as a replay has copied it."""
+    return msgspec.structs.replace(event, headers={"replay": "5f0c2a91", **more})

@@ -6,6 +6,7 @@ from typing import Any, final
 import msgspec
 
 from pipeline.events import ContactEngagement, EnrichedContact, WindowMetrics
+from pipeline.headers import is_quiet
 from pipeline.sinks.statistics.state import (
     CONTACTS,
     PENDING,
@@ -43,6 +44,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     open_interval_ms: int
     contact_interval_ms: int
     unanswered_ms: int  #: so long after it was given up, an unanswered request may still take effect
+    is_quiet: bool = False  #: whether nothing is posted that was not waiting already
 
     def interval_ms(self, work: Work) -> int:
         """How long after a value the next one waits; a closed window does not."""
@@ -54,9 +56,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def stage(plan: Plan) -> Stage:
-    """The stage ``statistics``; its step touches nothing but its stores."""
+    """
+    The stage ``statistics``; its step touches nothing but its stores.
+
+    A record of a replay changes what is known, and what waits to be posted anyway; nothing else is posted.
+    """
+    quiet = msgspec.structs.replace(plan, is_quiet=True)
 
     def step(read: Stores, event: Event[Any]) -> Outcome:
+        return noted(quiet if is_quiet(event.headers) else plan, read, event)
+
+    def noted(plan: Plan, read: Stores, event: Event[Any]) -> Outcome:
         match event.value:
             case WindowMetrics():
                 return _windowed(plan, read, event)
@@ -178,6 +188,8 @@ def _noted(plan: Plan, read: Stores, pending: Pending) -> tuple[Write, ...]:
     """Keep *pending* unless its destination has it already, or something newer waits."""
     posted = read.get(POSTED, pending.key)
     waiting = read.get(PENDING, pending.key)
+    if plan.is_quiet and waiting is None:
+        return ()
     if posted is not None and _covers(posted.version, pending.work):
         if isinstance(pending.work, Window):
             return ()
