@@ -200,6 +200,20 @@ async def test_ctrl_c_pauses_and_cancel_ends(operator: Operator) -> None:
     assert (told["state"], len(await operator.put_back())) == ("cancelled", told["done"])
 
 
+async def test_another_terminal_pauses_it(operator: Operator) -> None:
+    """`pause` ends whoever runs it behind a page; meanwhile nobody else may decide; `resume` goes on."""
+    await operator.put(*(f"acme:u:{number}" for number in range(20)))
+    words = ("dlq", "redrive", "--reason", operator.reason, "--id", operator.reason, "--rate", "2", "--yes")
+    async with started(*words, *operator.target, log=operator.folder / "log") as program:
+        await program.line("progress")
+        (error,) = await operator.says("discard", "--reason", operator.reason, "--why", "so", "--yes", code=2)
+        assert "is running" in error["problems"][0]
+        await operator.says("pause", operator.reason)
+        assert await program.ended() == 3
+    last = (await operator.says("resume", operator.reason, "--rate", "1000"))[-1]
+    assert (last["state"], last["done"]) == ("done", 20)
+
+
 async def test_discarded_letters_say_who_and_why(operator: Operator) -> None:
     """They are open no more, and `show` tells by whom, when and why."""
     await operator.put("acme:u:1")
