@@ -29,6 +29,7 @@ COMMANDS = {
     "replay": ("pipeline.cli.replay:app", "What topics kept, read again: by a group, or on a side topic."),
     "dlq": ("pipeline.cli.dlq:app", "Dead letters: looked at, mended, put back or discarded."),
     "backfill": ("pipeline.cli.backfill:app", "History from both APIs; what webhooks lost is made good."),
+    "erase": ("pipeline.cli.erase:app", "A person, out of all tables and state, and left out from then on."),
     "broker": ("pipeline.cli.broker:broker", "A real Kafka on this machine, alone."),
     "sandbox": ("pipeline.cli.sandbox:app", "Both APIs as servers on this machine, and their oracle."),
     "doctor": ("pipeline.cli.doctor:doctor", "Check settings, Kafka, topics and APIs; say what to do."),

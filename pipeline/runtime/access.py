@@ -49,7 +49,7 @@ def _of_part(unit: Unit | None, topics: Topics, application_id: str) -> Iterator
 
 def _reads(unit: Unit | None, part: str, topics: Topics) -> set[str]:
     inputs = set(names.inputs_of(unit.stage)) if unit and unit.reads else set()
-    tables = {topic.name for topic in topics.values() if part in topic.consumers and topic.read == "whole"}
+    tables = {topic.name for topic in topics.values() if part in topic.consumers}
     return inputs | tables | {_META}
 
 

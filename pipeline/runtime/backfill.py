@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -20,9 +21,11 @@ from pipeline.errors import ConfigError, Throttled
 from pipeline.events import Job, Token
 from pipeline.runtime.admin import Admin
 from pipeline.runtime.connection import Connection
+from pipeline.runtime.erasure import redacted
 from pipeline.runtime.jobs import JobProducer, Jobs, new_job
 from pipeline.runtime.table import KafkaTable
 from pipeline.settings import Settings
+from pipeline.sources import left_out
 from pipeline.sources.backfill import Backfill, Terms
 from pipeline.sources.history import Account, Asked, Estimate, accounts, estimated
 from pipeline.sources.resources import resources
@@ -35,7 +38,7 @@ __all__ = ["KIND", "Backfills", "opened"]
 KIND: Final = "backfill"
 
 #: Topics that a backfill writes or reads.
-_TOPICS: Final = ("sources.received", "jobs", "jobs.wanted", "tokens")
+_TOPICS: Final = ("sources.received", "jobs", "jobs.wanted", "tokens", "redactions")
 
 #: A plan waits so long at most for its turn with an API, in seconds.
 _PATIENCE_S: Final = 60.0
@@ -140,7 +143,8 @@ async def opened(settings: Settings) -> AsyncIterator[Backfills]:
             raise ConfigError([f"tenants.{name}: {why}" for name, why in clients.disabled.items()])
         # Whatever the pollers leave out as too old is judged by the period instead.
         poll = settings.poll.model_copy(update={"reconcile_days": settings.decode.seen_days + 1})
-        found = resources(settings.tenants, clients.sakari, clients.users, poll, _now_ms)
+        known = resources(settings.tenants, clients.sakari, clients.users, poll, _now_ms)
+        found = [left_out.fetched(each, partial(redacted, connection)) for each in known]
         yield Backfills(settings, connection, codec, jobs, found)
 
 

@@ -87,6 +87,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
 
     *page* reads the page at a cursor ("" is the first), *exists* looks an item up by its id (None where
     the API cannot). Both raise `UpstreamError`. *removable* says whether absence means removal.
+    *is_left_out* says of a native key whether its person was erased: not even their removal is published.
     """
 
     tenant: str
@@ -97,6 +98,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     page: Callable[[str], Awaitable[Page]]
     exists: Callable[[str], Awaitable[bool]] | None = None
     removable: bool = True
+    is_left_out: Callable[[str], bool] = lambda _: False
 
     @property
     def key(self) -> str:
@@ -200,7 +202,7 @@ def removal_outcome(
     emits: list[Emit] = []
     for one in gone:
         writes.append(Delete(ITEMS, f"{resource.key}|{one.id}"))
-        if resource.removable:
+        if resource.removable and not resource.is_left_out(one.known.key):
             item = Item(one.id, one.known.key, one.known.body)
             emits.append(_emit(resource, state, item, now_ms, change="removed"))
     return Outcome(tuple(writes), tuple(emits))

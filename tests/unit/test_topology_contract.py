@@ -33,6 +33,7 @@ TABLES = {
     "jobs": "read whole by the commands that run, show and stop jobs",
     "jobs.wanted": "read whole by whoever runs a job",
     "audit": "written with whatever an operator decides, read whole by who must know",
+    "redactions": "read whole by the poller and by backfills, beside the stages that follow it",
     "dead-letters.edits": "what an operator gave dead letters, read whole by who puts them back",
 }
 
