@@ -41,15 +41,23 @@ class Operator:
         assert ended == code, errors
         return [orjson.loads(line) for line in (output or errors).splitlines()]
 
+    async def reads(self, *words: str) -> list[str]:
+        """What `pipeline dlq` *words* prints for people."""
+        ended, output, errors = await ran("dlq", *words, *self.target[:-1])
+        assert ended == 0, errors
+        return output.splitlines()
+
     async def letters(self) -> list[dict[str, Any]]:
         """The open letters of the operator's reason."""
         (told,) = await self.says("list", "--reason", self.reason)
         found: list[dict[str, Any]] = told["letters"]
         return found
 
-    async def put(self, *keys: str, topic: str = "sources.received", value: bytes = BODY) -> None:
+    async def put(
+        self, *keys: str, topic: str = "sources.received", value: bytes = BODY, **more: str
+    ) -> None:
         """Letters of decode of the operator's reason, each of one of *keys*."""
-        headers = {"tenant": "acme", "product": "users", "resource": "webhook", "ce_time": "now"}
+        headers = {"tenant": "acme", "product": "users", "resource": "webhook", "ce_time": "now", **more}
         await put_letters(self.kafka, 2, "decode", topic, keys, value=value, reason=self.reason, **headers)
 
     async def put_back(self) -> Counter[str]:
@@ -100,6 +108,22 @@ async def test_a_letter_is_shown_masked_unless_asked_for(operator: Operator) -> 
         0,
         "acme",
     )
+
+
+async def test_people_read_lines(operator: Operator) -> None:
+    """Without --json: counts, a row a letter, and of one its attempts and its masked value."""
+    attempt = {"letter": "0-9", "attempt": 1, "reason": "first", "error": "e", "redrive": "mended"}
+    history = orjson.dumps([{**attempt, "by": "ada", "at": "2030-01-10T12:00:00.250Z"}]).decode()
+    await operator.put("acme:u:1", dl_history=history)
+    lines = await operator.reads("list", "--reason", operator.reason)
+    assert (lines[0], lines[2].split()) == ("1 open", ["decode", operator.reason, "1"])
+    id_ = lines[4].split()[0]
+    told = await operator.reads("show", id_)
+    assert f"reason         {operator.reason}" in told
+    assert '  "phone": "***",' in told
+    (attempted,) = [line for line in told if line.startswith("attempt ")]
+    assert attempted.split()[1:4] == ["1", "0-9", "first:"]
+    assert "put back by ada at 2030-01-10T12:00:00.250Z (mended)" in attempted
 
 
 async def test_an_edit_that_cannot_be_read_names_the_field(operator: Operator) -> None:
