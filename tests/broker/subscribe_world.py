@@ -164,16 +164,17 @@ class Process:
         await self.child.wait()
 
 
-async def process(shop: Shop, mode: str) -> Process:
-    """See `tests.broker.subscribe_process`."""
+@asynccontextmanager
+async def process(shop: Shop, mode: str) -> AsyncIterator[Process]:
+    """See `tests.broker.subscribe_process`; it is killed at the end of the block, if it was not before."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.broker.subscribe_process",
-        shop.kafka,
-        shop.name,
-        mode,
+        *(sys.executable, "-m", "tests.broker.subscribe_process", shop.kafka, shop.name, mode),
         stdout=asyncio.subprocess.PIPE,
         cwd=ROOT,
     )
-    return Process(child)
+    one = Process(child)
+    try:
+        yield one
+    finally:
+        if child.returncode is None:
+            await one.kill()

@@ -106,15 +106,13 @@ async def test_a_killed_subscriber_loses_nothing(kafka: str) -> None:
     """After kill -9 the next member gets every record that was not done, and little that was."""
     async with opened(kafka) as shop:
         await shop.write(*range(400))
-        first = await process(shop, "print")
-        await first.printed(150)
-        await first.kill()
-        second = await process(shop, "print")
+        async with process(shop, "print") as first:
+            await first.printed(150)
+            await first.kill()
         seen = {*map(int, first.lines)}
-        async with asyncio.timeout(PATIENCE_S):
+        async with process(shop, "print") as second, asyncio.timeout(PATIENCE_S):
             while len(seen) < 400:
                 seen |= {*map(int, await second.printed(len(second.lines) + 1))}
-        await second.kill()
     assert seen == set(range(400))
     assert len(second.lines) < 400
 

@@ -50,30 +50,25 @@ async def test_a_killed_subscriber_writes_exactly_once(kafka: str) -> None:
     async with opened(kafka) as shop:
         await shop.write(*range(120))
         for lines in (20, 30):
-            one = await process(shop, "copy")
-            await one.printed(lines)
-            await one.kill()
-        last = await process(shop, "copy")
-        assert await copied(shop, 120) == keys(*range(120))
-        await last.kill()
+            async with process(shop, "copy") as one:
+                await one.printed(lines)
+        async with process(shop, "copy"):
+            assert await copied(shop, 120) == keys(*range(120))
         assert await copied(shop, 120) == keys(*range(120))
 
 
 async def test_a_frozen_subscriber_that_thaws_writes_nothing_twice(kafka: str) -> None:
     """One that does not know that its partitions are another's is shut out by whoever has them."""
-    async with opened(kafka) as shop:
+    async with opened(kafka) as shop, process(shop, "copy") as frozen:
         await shop.write(*range(400))
-        frozen = await process(shop, "copy")
         await frozen.printed(20)
         frozen.child.send_signal(signal.SIGSTOP)
-        heir = await process(shop, "copy")
-        await heir.printed(100)
-        frozen.child.send_signal(signal.SIGCONT)
-        assert await copied(shop, 400) == keys(*range(400))
+        async with process(shop, "copy") as heir:
+            await heir.printed(100)
+            frozen.child.send_signal(signal.SIGCONT)
+            assert await copied(shop, 400) == keys(*range(400))
         await shop.write(*range(400, 410))
         assert await copied(shop, 410) == keys(*range(410))
-        for one in (frozen, heir):
-            await one.kill()
 
 
 async def test_a_transaction_for_a_partition_that_is_gone_does_not_stand(kafka: str) -> None:
