@@ -17,6 +17,7 @@ class Arrivals:
         self.failure: Exception | None = None
         self.ended = False  #: nothing will come any more
         self.most = 0  #: the largest batch that was asked for
+        self.asked = asyncio.Event()  #: set whenever records are asked for; for whoever clears it
         self._changed = asyncio.Event()
 
     def tell(self) -> None:
@@ -37,6 +38,7 @@ class Arrivals:
         """
         until: float | None = None
         self.most = max(self.most, most)
+        self.asked.set()
         while True:
             if self.failure is not None:
                 raise self.failure

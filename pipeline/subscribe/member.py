@@ -111,6 +111,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unt
     async def close(self) -> None:
         """Commit what is done and leave the group."""
         self._stopping.set()
+        self.arrivals.asked.set()
         following = self._following
         if following is not None and not following.done():
             await asyncio.wait((following,), timeout=_LAST_FETCH_S)
@@ -187,9 +188,12 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unt
     async def _follow(self) -> None:
         while not self._stopping.is_set():
             try:
-                if self._consumer is None:
+                if self._is_stuck():
+                    await self._stand_back()
+                elif self._consumer is None:
                     await self._join()
-                await self._step()
+                else:
+                    await self._step(self._consumer)
             except (BrokerError, KafkaError) as error:
                 cause = error.__cause__ if isinstance(error, BrokerError) else error
                 if isinstance(cause, _FINAL):
@@ -207,20 +211,14 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unt
                 self._fail(error)
                 return
 
-    async def _step(self) -> None:
+    async def _step(self, consumer: AIOKafkaConsumer) -> None:
         """Open what was assigned, fetch once, commit what is due."""
-        consumer = self._consumer
-        assert consumer is not None
         if self._rejoining or coordination_ended(consumer):
             raise BrokerError("the group is joined anew")
         if not self._assigned <= {TopicPartition(self._plan.topic, number) for number in self._open}:
             await self._begin(consumer, frozenset(self._assigned))
         self._throttle(consumer)
-        if self._is_stuck():  # without a fetch the group gives the partitions to others
-            await asyncio.sleep(_POLL_MS / 1000)
-        else:
-            fetched = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_FETCH_RECORDS)
-            self._keep(fetched)
+        self._keep(await consumer.getmany(timeout_ms=_POLL_MS, max_records=_FETCH_RECORDS))
         due = time.monotonic() - self._committed_at > self._plan.commit_every_s
         if self.progress.done and (due or not self.arrivals.buffer.holds()):
             await self.commit()
@@ -283,6 +281,14 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is unt
             consumer.pause(*places)
         elif filled < 0.5 and consumer.paused():
             consumer.resume(*places)
+
+    async def _stand_back(self) -> None:
+        """Let others have the partitions until records are asked for again."""
+        self._warn("member.stuck", f"a record is in hand for more than {self._plan.stuck_s} s")
+        self.arrivals.asked.clear()
+        await self.commit()
+        await self._leave()
+        await self.arrivals.asked.wait()
 
     def _is_stuck(self) -> bool:
         held_s = time.monotonic() - self.progress.handed_at

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import BrokerError, ConfigError
 from pipeline.subscribe import Record, Subscription
-from tests.broker.runtime_world import until
+from tests.broker.runtime_world import until, until_it
 from tests.broker.subscribe_world import AT_MS, PATIENCE_S, Shop, opened, process, started
 from tests.broker.wire import Wire
 
@@ -162,6 +162,34 @@ async def test_what_takes_longer_than_its_bound_goes_to_whoever_has_the_partitio
             second.cancel()
             await asyncio.wait((going_on, second))
     assert numbers(again) == [0]
+
+
+async def test_a_member_that_is_stuck_lets_others_have_its_partitions(kafka: str) -> None:
+    """What is in hand for longer than ``stuck_s`` goes to another; the first goes on when it asks again."""
+    async with opened(kafka) as shop, asyncio.TaskGroup() as tasks:
+        await shop.write(*range(10))
+        async with shop.subscribed(stuck_s=0.3) as first, asyncio.timeout(PATIENCE_S):
+            await taken(first, 1)
+            others = list[Record[Any]]()
+            second = tasks.create_task(joining(shop, others))
+            await until(lambda: len(others) == 10, "all records at the other member")
+            second.cancel()
+            await asyncio.wait((second,))
+            await shop.write(10)
+            assert numbers(await taken(first, 1)) == [10]
+
+
+async def test_what_is_done_is_committed_while_nothing_waits(kafka: str) -> None:
+    """A subscriber that has processed everything has committed everything, without waiting for an end."""
+    async with opened(kafka) as shop, asyncio.TaskGroup() as tasks:
+        await shop.write(*range(10))
+        member = tasks.create_task(joining(shop, [], commit_every_s=600))
+
+        async def committed() -> bool:
+            return sum((await shop.committed()).values()) >= 10
+
+        await until_it(committed, "all committed")
+        member.cancel()
 
 
 @pytest.mark.parametrize(
