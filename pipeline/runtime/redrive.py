@@ -29,6 +29,9 @@ __all__ = ["KIND", "Asked", "asked_of", "busy", "cancelled", "created", "is_aliv
 
 KIND = "redrive"
 
+#: Of so many bytes of values a page is full, whatever their number.
+PAGE_BYTES = 4 * 2**20
+
 #: A job of another process that said so long nothing, in seconds, is taken for dead.
 SILENT_S = 60.0
 
@@ -148,6 +151,7 @@ class _Work:
         """What is left of the redrive, in pages of about a second."""
         size = max(1, min(PAGE, self._rate))
         page: list[Letter] = []
+        held = 0
         left = self._asked.limit - self.done
         async with aclosing(self._letters.matching(self._asked.selection, self._asked.ends)) as found:
             async for letter in found:
@@ -156,10 +160,11 @@ class _Work:
                 if letter.id in self._decided or obstacle(self._codec, letter, self._edits.get(letter.id)):
                     continue
                 page.append(letter)
+                held += len(letter.value or b"")
                 left -= 1
-                if len(page) == size:
+                if len(page) == size or held >= PAGE_BYTES:
                     yield page
-                    page = []
+                    page, held = [], 0
         if page:
             yield page
 

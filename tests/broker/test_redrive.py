@@ -13,8 +13,8 @@ from pipeline.runtime.dead_letters import history
 from pipeline.runtime.jobs import job_producer
 from pipeline.runtime.letters import DISCARDED, deciding, lock
 from pipeline.runtime.overtaken import overtaken
-from tests.broker.letters_world import PAGE, LettersWorld, killed_in
-from tests.broker.runtime_world import running
+from tests.broker.letters_world import PAGE, LettersWorld, killed_in, put_letters
+from tests.broker.runtime_world import PARTITIONS, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -147,6 +147,17 @@ async def test_a_limit_leaves_the_rest_open(kafka: str, tmp_path: Path) -> None:
     assert (plan.matching, plan.taken, job.done) == (len(KEYS), 30, 30)
     assert [(group.reason, group.count) for group in plan.groups] == [("bad", 30)]
     assert len(await world.open()) == len(KEYS) - 30
+
+
+async def test_large_letters_make_small_pages(kafka: str, tmp_path: Path) -> None:
+    """A transaction is bounded by bytes as well: letters of 700 kB do not go in hundreds."""
+    world = LettersWorld(kafka, tmp_path)
+    await world.prepare(world.stage())
+    await put_letters(kafka, PARTITIONS, world.name, world.input, ["k"] * 8, value=b"x" * 700_000)
+    await world.begun(world.id)
+    await world.run(world.id)
+    pages = [len(e.what) for e in await audit.recorded(world.connection) if e.job == world.id]
+    assert pages == [6, 2]
 
 
 async def test_an_edited_value_is_what_is_put_back(kafka: str, tmp_path: Path) -> None:
