@@ -181,8 +181,8 @@ class Outside:
 @asynccontextmanager
 async def outside(folder: Path, tenants: tuple[str, ...] = ()) -> AsyncIterator[Outside]:
     """`pipeline broker`, `sandbox` (of *tenants*) and `topics apply`, as a user calls them."""
-    ledger = ("--ledger", str(folder / "ledger"), "--receiver-port", str(free_port()))
-    ledger += tuple(part for name in tenants for part in ("--tenants", name))
+    chosen = [part for name in tenants for part in ("--tenants", name)]
+    ledger = ("--ledger", str(folder / "ledger"), "--receiver-port", str(free_port()), *chosen)
     async with (
         started("broker", "--ephemeral", "--json", log=folder / "broker.log") as broker,
         started("sandbox", *ledger, "--json", log=folder / "sandbox.log") as sandbox,

@@ -14,6 +14,7 @@ from tests.acceptance.programs import DEADLINE_S, Outside, Program, outside, ran
 RATE = 80
 WEBHOOKS = 20 * RATE
 LOST = 0.2
+PAUSED = 3
 
 #: Of the dialect that posts a window in one request: their posts do not hold up the rest.
 TENANTS = ("acme", "bolt")
@@ -53,8 +54,8 @@ async def test_a_backfill_makes_lost_webhooks_good(tmp_path: Path) -> None:
     assert (report["mismatches"], report["uncovered"], report["exit"]) == (0, [], 0), report
 
 
-async def test_a_backfill_killed_and_resumed_counts_nothing_twice(tmp_path: Path) -> None:
-    """After kill -9 `resume` goes on from the last page that was committed."""
+async def test_a_backfill_killed_and_interrupted_counts_nothing_twice(tmp_path: Path) -> None:
+    """After kill -9, and after Ctrl-C, `resume` goes on from the last page that was committed."""
     slow = {"PIPELINE_BACKFILL__SHARE": "0.03", "PIPELINE_POLL__PAGE_SIZE": "10"}
     async with with_losses(tmp_path) as world:
         command = ("backfill", "sakari", "--since", "30d", "--yes", "--json", *world.target)
@@ -63,11 +64,17 @@ async def test_a_backfill_killed_and_resumed_counts_nothing_twice(tmp_path: Path
             program.signal(signal.SIGKILL)
             assert await program.ended() == -signal.SIGKILL
         resume = ("backfill", "resume", killed["id"], "--json", *world.target)
+        async with started(*resume, log=tmp_path / "paused.log", **slow) as program:
+            await under_way(program, calls=40)
+            program.signal(signal.SIGINT)
+            assert await program.ended() == PAUSED
+        paused = program.lines[-1]
         code, output, errors = await ran(*resume)
         assert code == 0, errors
-        job = orjson.loads(output.splitlines()[-1])
-        assert (job["state"], killed["state"]) == ("done", "running")
-        assert killed["cursor"]["published"] < job["cursor"]["published"]
+        jobs = [killed, paused, orjson.loads(output.splitlines()[-1])]
+        assert [job["state"] for job in jobs] == ["running", "paused", "done"]
+        published = [job["cursor"]["published"] for job in jobs]
+        assert published == sorted(set(published))
         report = await world.verified()
     assert (report["mismatches"], report["uncovered"], report["exit"]) == (0, [], 0), report
 

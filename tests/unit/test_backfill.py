@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pipeline.codec import text_headers
+from pipeline.codec import Record, text_headers
 from pipeline.errors import BrokerError, Rejected, Throttled, Unavailable
 from pipeline.events import Received
 from pipeline.identity import Identity
@@ -15,7 +15,8 @@ from pipeline.sources.scan import Page, Resource
 from pipeline.stages.decode import Config, TenantConfig, stage
 from pipeline.testing import Driver
 from pipeline.writer import Output
-from tests.unit.backfill_world import AT, CODEC, NOW_MS, PERIOD, Kept, Tried, World, opened
+from tests.unit.backfill_world import AT, CODEC, NOW_MS, PERIOD, Kept, Tried, opened
+from tests.unit.test_resources import World
 
 PEOPLE = 7
 
@@ -58,7 +59,10 @@ async def test_a_record_is_what_a_poller_would_write_but_for_its_source() -> Non
         runner = Kept()
         await tried.run("sakari", runner)
     for output in runner.outputs:
-        event = CODEC.decode(output)
+        record = Record(
+            output.topic, output.partition, 0, output.timestamp, output.key, output.value, (*output.headers,)
+        )
+        event = CODEC.decode(record)
         value: Received = event.value
         assert event.backfill
         assert (value.source, value.product, value.tenant, value.verified) == (
