@@ -66,8 +66,8 @@ def _inner(field: Schema, defs: Mapping[str, Schema]) -> tuple[Schema | None, st
         if "properties" in found:
             return _same(found, defs), ""
     if isinstance(field.get("items"), dict):
-        found, where = _inner(_resolved(field["items"], defs), defs)
-        return found, f".*{where}"
+        item, where = _inner(_resolved(field["items"], defs), defs)
+        return item, f".*{where}"
     return None, ""
 
 

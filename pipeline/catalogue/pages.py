@@ -108,13 +108,13 @@ def snippets(topic: str) -> dict[str, str]:
 
 
 def _card(topic: Topic) -> Html:
-    kind = "table" if topic.is_table else "log"
+    kind = "A table:" if topic.is_table else "A log, kept"
     return element(
         "li",
         element("a", topic.name, href=f"{topic.name}.html"),
         element("p", topic.description),
         element("p", f"Key: {topic.key}", class_="soft"),
-        element("p", f"A {kind}, kept {_kept(topic)}", class_="soft"),
+        element("p", f"{kind} {_kept(topic)}", class_="soft"),
         data_text=_searched(topic),
     )
 

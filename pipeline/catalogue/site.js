@@ -10,6 +10,9 @@ for (const box of document.querySelectorAll("input[data-filter]")) {
       item.hidden = !fits;
       shown += fits;
     }
+    for (const section of document.querySelectorAll("section")) {
+      section.hidden = words.length > 0 && !section.querySelector("li:not([hidden])");
+    }
     count.textContent = words.length ? `${shown} of ${items.length}` : "";
   };
   box.addEventListener("input", show);
