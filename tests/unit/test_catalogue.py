@@ -114,7 +114,7 @@ def test_a_page_asks_nothing_of_elsewhere(name: str) -> None:
 def test_a_page_tells_all_that_a_subscriber_asks(topic: Any) -> None:
     """Meaning, key, every field, owner, how fresh, how long kept, how to read it, what access to ask for."""
     text = site()[f"{topic.name}.html"].decode()
-    told = [
+    told: list[str] = [
         element("p", topic.description, class_="lead"),
         *(joined(t) for t in snippets(topic.name).values()),
     ]
