@@ -285,10 +285,11 @@ async def _drop(settings: "Settings", id_: str, *, yes: bool, json: bool) -> int
 @asynccontextmanager
 async def _cluster(settings: "Settings") -> AsyncIterator[tuple["Cluster", tuple["Stage", ...]]]:
     """What tasks work with, and the stages; refused where the settings are not those of the live ones."""
-    from pipeline import preflight, topology  # noqa: PLC0415
+    from pipeline import logs, preflight, topology  # noqa: PLC0415
     from pipeline.runtime.connection import Connection  # noqa: PLC0415
     from pipeline.runtime.run import allow_files, check_identity, cluster_of  # noqa: PLC0415
 
+    logs.configure("warning", settings.log.format)  # its progress is told by the job
     preflight.check(settings)
     allow_files()
     identity = preflight.identity_of(settings)

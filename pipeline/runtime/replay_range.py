@@ -29,7 +29,7 @@ from pipeline.runtime.transaction import broker_errors
 __all__ = ["Range", "Selection", "bounds", "copy", "refuse_target", "run", "target_of"]
 
 #: Seconds between two transactions, more or less, and their largest number of records.
-_PAGE_S = 0.5
+_PAGE_S = 0.2
 _PAGE_RECORDS = 2_000
 _POLL_MS = 200
 

@@ -1,8 +1,10 @@
 """Stages run again beside the live ones: equal tables, differences told, promoted, dropped."""
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import orjson
@@ -21,6 +23,7 @@ from pipeline.runtime.replay_stages import behind, caught_up, chosen, drop, left
 from pipeline.runtime.replay_tables import Difference, Promotion, compared, promote, shown
 from pipeline.runtime.shadow import Shadow
 from pipeline.runtime.transaction import TransactionalProducer
+from pipeline.settings import Settings
 from pipeline.stage import Stage
 from pipeline.topology import stages
 from tests.broker.test_driver_equals_runtime import cluster_of, play, prepared, recorded
@@ -41,6 +44,7 @@ class Story(NamedTuple):
     shadow: Shadow
     job: Job
     ends: tuple[dict[str, int], dict[str, int]]  #: of live topics, before the replay and after
+    settings: Path  #: of the live run, as a file
 
     async def differences(self) -> list[Difference]:
         """By which keys the replay's tables differ."""
@@ -80,7 +84,8 @@ async def story(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Story
             if is_first:
                 after = await _ends(cluster)
                 await _tick(cluster)
-        yield Story(cluster, made, shadow, job, (ends, after))
+        file = _settings_file(run.settings(), kafka, folder)
+        yield Story(cluster, made, shadow, job, (ends, after), file)
 
 
 async def test_a_replay_of_all_there_is_ends_with_the_same_tables(story: Story) -> None:
@@ -149,6 +154,67 @@ async def test_dropping_leaves_nothing_of_the_replay(story: Story) -> None:
     await drop(story.cluster, shadow, topics, groups)
     assert await leftovers(story.cluster, shadow) == ([], [])
     assert len((await leftovers(story.cluster, story.shadow))[0]) == len(topics)
+
+
+async def test_the_commands_make_compare_and_drop_a_replay(story: Story) -> None:
+    """Started as an operator does, a replay catches up, is compared, and is gone after drop."""
+    started = await _replay(story, "start", "stages", "engagement", "--since", "earliest", "--yes")
+    assert started[-1]["cursor"] == {"caught_up": True}
+    id_ = started[-1]["id"]
+    assert await _replay(story, "diff", id_) == [{"kind": "differences", "count": 0}]
+    plan, dropped = await _replay(story, "drop", id_, "--yes")
+    assert (dropped["topics"], dropped["groups"]) == (len(plan["topics"]), 1)
+    (job,) = await _replay(story, "status", id_)
+    assert job["state"] == "cancelled"
+
+
+async def _replay(story: Story, *words: str) -> list[dict[str, Any]]:
+    """The lines that `pipeline replay WORDS` prints."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "pipeline", "replay", *words, "--settings", str(story.settings), "--json"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={"SECRET": SECRET.decode(), "PATH": "/usr/bin:/bin"},
+    )
+    async with asyncio.timeout(90):
+        out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return [msgspec.json.decode(line) for line in out.splitlines()]
+
+
+def _settings_file(settings: Settings, kafka: str, folder: Path) -> Path:
+    """What an operator would have written down of *settings*."""
+    secret = {"env": "SECRET"}
+    tenants = {
+        name: {
+            "time_zone": tenant.time_zone,
+            "region": tenant.region,
+            "sakari": [
+                {
+                    "account_id": account.account_id,
+                    "client_id": secret,
+                    "client_secret": secret,
+                    "webhook_secrets_sha256": ["00" * 32],
+                }
+                for account in tenant.sakari
+            ],
+            "users": [{"location_id": each.location_id, "token": secret} for each in tenant.users],
+        }
+        for name, tenant in settings.tenants.items()
+    }
+    content = {
+        "application_id": "same",
+        "profile": "dev",
+        "kafka": {"bootstrap_servers": kafka},
+        "identity_secret": secret,
+        "engagement": {"grace_s": settings.engagement.grace_s},
+        "runtime": {"state_dir": str(folder / "again")},
+        "tenants": tenants,
+    }
+    file = folder / "settings.yaml"
+    file.write_bytes(orjson.dumps(content))
+    return file
 
 
 async def _begun(cluster: Cluster, spec: dict[str, object]) -> Job:
