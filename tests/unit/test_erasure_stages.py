@@ -168,3 +168,38 @@ def test_tombstones_of_an_erasure_tell_when_it_was_asked_for(world: World) -> No
     world.erase(ADA_KEY)
     gone = {e.topic: e.occurred_at for t in TABLES for e in world.driver.events(t) if e.value is None}
     assert gone == dict.fromkeys(TABLES, at(11))
+
+
+def test_an_erased_contact_stays_out_with_another_number(world: World) -> None:
+    """Who was erased by native key is left out whatever number their contact has later."""
+    world.erase(ADA_KEY, "acme:s:c1")
+    other = {"number": "+12025550199", "country": "US"}
+    world.told(hook("contact-updated", sakari_contact(mobile=other, updated={"at": at(12)})), "acme:s:c1")
+    world.driver.run()
+    assert world.keys()["sakari.contacts"] == {BOB_KEY}
+    assert world.holding("2025550199") == []
+
+
+@pytest.mark.parametrize(
+    ("topic", "table"), [("sakari.events", "activity.enriched"), ("activity.enriched", "engagement.contacts")]
+)
+def test_what_is_on_its_way_when_somebody_is_erased_is_dropped(topic: str, table: str, world: World) -> None:
+    """A fact or an activity that comes after the redaction brings nobody back."""
+    world.erase(ADA_KEY)
+    before = len(world.driver.records(table))
+    for record in world.driver.records(topic):
+        if (record.key or b"").decode() == ADA_KEY:
+            world.driver.append(record)
+    world.driver.run()
+    assert len(world.driver.records(table)) == before
+    assert ADA_KEY not in world.keys()["engagement.contacts"]
+
+
+def test_a_table_record_that_comes_after_the_redaction_is_not_joined(world: World) -> None:
+    """A native contact on its way to enrich brings nobody back."""
+    late = next(r for r in world.driver.records("users.contacts") if ADA_KEY.encode() in (r.key or b""))
+    world.erase(ADA_KEY)
+    world.driver.append(late)
+    world.driver.run()
+    assert ADA_KEY not in world.keys()["contacts.enriched"]
+    assert "enrich" not in world.holding(ADA)
