@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -36,9 +37,12 @@ async def output(command: Sequence[str]) -> str:
 
 
 def kcat() -> str:
-    """Where kcat is; a machine without it fails the test, it does not skip it."""
+    """Where kcat is; without it the test is skipped, but never by CI."""
     found = shutil.which("kcat")
-    assert found, "these tests need kcat: apt-get install kcat, or brew install kcat"
+    missing = "this needs kcat: apt-get install kcat, or brew install kcat"
+    if not found and not os.environ.get("CI"):
+        pytest.skip(missing)
+    assert found, missing
     return found
 
 
