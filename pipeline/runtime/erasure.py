@@ -159,7 +159,7 @@ async def found(at: Scope, tenant: str, *, contact_key: str = "", contact_id: st
     """
     log = names.changelog(at.codec.application_id, "decode", KEYS)
     if not contact_key:
-        asked = {native_key(tenant, system, contact_id) for system in ("s", "u")}  # type: ignore[arg-type]
+        asked = {native_key(tenant, system, contact_id) for system in ("s", "u")}
         known = {native: key async for native, key in _mapped(at, log) if native in asked}
         if not known:
             raise ConfigError(f"--contact-id: tenant {tenant} has no contact of this id; or give --mobile")

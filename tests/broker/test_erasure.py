@@ -26,9 +26,11 @@ from pipeline.cli.topics import Target
 from pipeline.codec import Record
 from pipeline.effects import Unit
 from pipeline.identity import Identity
+from pipeline.runtime import erasure
 from pipeline.runtime.admin import ensure
 from pipeline.runtime.broker import EmbeddedBroker
 from pipeline.runtime.cluster import Cluster
+from pipeline.runtime.erasure import Person
 from pipeline.runtime.erasure_report import is_genuine, public_key
 from pipeline.runtime.reader import reading
 from pipeline.runtime.topic_plan import Wanted, wanted
@@ -92,6 +94,15 @@ class World:
         raw = self.story.driver.records("sources.received")
         told = {(record.key or b"").partition(b":")[0] for record in raw if has(written(mobile), record)}
         return len(told) == 1
+
+    async def found(self, tenant: str, mobile: str) -> tuple[Person, Person]:
+        """Somebody by the number, and by the contact id of one of their contacts."""
+        places = erasure.places_of(load(), "same", self.made)
+        at = await erasure.scope(self.cluster.connection, self.cluster.codec, places)
+        key = Identity(SECRET).contact_key(tenant, mobile)
+        contact_id = self.story.driver.table("contacts.enriched")[key].natives[-1].contact_id
+        by_number = await erasure.found(at, tenant, contact_key=key)
+        return by_number, await erasure.found(at, tenant, contact_id=contact_id)
 
     async def command(self, folder: Path, tenant: str, mobile: str, *, plan: bool) -> int:
         """`pipeline erase`, as an operator gives it."""
@@ -170,11 +181,12 @@ def files_with(needles: Iterable[bytes], folder: Path) -> list[Path]:
     return found
 
 
-def entries_with(needles: list[bytes], folder: Path) -> Iterator[bytes]:
+def entries_with(needles: list[bytes], folder: Path) -> Iterator[Any]:
     """Keys of stores' entries in which any of *needles* stands: their files are compressed."""
     for place in {file.parent for file in folder.rglob("CURRENT")}:
         store = Rdict(str(place), options=Options(raw_mode=True))
-        yield from (k for k, v in store.items() if any(n in k or n in v for n in needles))
+        entries: Iterator[tuple[Any, Any]] = iter(store.items())
+        yield from (k for k, v in entries if any(n in k or n in v for n in needles))
         store.close()
 
 
@@ -185,6 +197,7 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
     world: Any
     number: list[bytes]
     held: int  #: files and entries with the number before it
+    found: tuple[Person, Person]
     planned: dict[str, Any]
     codes: tuple[int, int]
     report: bytes
@@ -209,6 +222,7 @@ async def everything(world: World, folder: Path) -> Erased:
     tenant, mobile = world.person()
     number = written(mobile)
     held = min(len(files_with(number, world.broker.data_dir)), len(list(entries_with(number, world.state))))
+    found = await world.found(tenant, mobile)
     with redirect_stdout(io.StringIO()) as told:
         planned = await world.command(folder, tenant, mobile, plan=True)
         before = await world.people()
@@ -219,6 +233,7 @@ async def everything(world: World, folder: Path) -> Erased:
         world=world,
         number=number,
         held=held,
+        found=found,
         planned=json.loads(told.getvalue().splitlines()[0]),
         codes=(planned, done),
         report=(folder / "report.json").read_bytes(),
@@ -231,7 +246,23 @@ async def test_of_an_erased_person_no_byte_is_left(erased: Erased) -> None:
     logs, state = erased.world.broker.data_dir, erased.world.state
     assert erased.held > 1
     await until_it(lambda: asyncio.to_thread(lambda: not files_with(erased.number, logs)), "cleaned", 60)
-    assert files_with(erased.number, state) == list(entries_with(erased.number, state)) == []
+    assert files_with(erased.number, state) == []
+    assert list(entries_with(erased.number, state)) == []
+
+
+async def test_a_contact_id_means_the_same_person_as_the_number(erased: Erased) -> None:
+    """Either leads to the contact key, to all native contacts of it, and to the number."""
+    by_number, by_id = erased.found
+    assert by_number == by_id
+    assert len(by_number.keys) == 3
+    assert [number.encode() for number in by_number.numbers] == erased.number[:1]
+
+
+async def test_whoever_reads_redactions_learns_the_keys(erased: Erased) -> None:
+    """Pollers and backfills leave out exactly the keys that the report tells."""
+    cluster: Cluster = erased.world.cluster
+    told = await erasure.redacted(cluster.connection)
+    assert told - {"later"} == set(json.loads(erased.report)["keys"])
 
 
 async def test_nobody_else_is_erased(erased: Erased) -> None:
