@@ -5,12 +5,13 @@ What a story's webhooks and polls put on a real Kafka goes through the runtime's
 it was recorded, and goes through the driver: the tables that other teams read must be the same.
 """
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import pytest_asyncio
 
 from pipeline.codec import Codec, Places, Record
 from pipeline.effects import Unit
@@ -18,6 +19,7 @@ from pipeline.headers import encoded
 from pipeline.identity import Identity
 from pipeline.logs import mask
 from pipeline.runtime.admin import ensure
+from pipeline.runtime.broker import EmbeddedBroker
 from pipeline.runtime.cluster import Cluster
 from pipeline.runtime.connection import Connection
 from pipeline.runtime.metrics import Metrics
@@ -116,12 +118,21 @@ def untagged(table: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values(table).items() if "|tag:" not in key}
 
 
-async def test_a_broker_run_through_the_driver_ends_with_the_same_tables(kafka: str, tmp_path: Path) -> None:
+@pytest_asyncio.fixture(loop_scope="session")
+async def empty_kafka() -> AsyncIterator[str]:
+    """The bootstrap servers of a Kafka whose topics nobody else writes to: they are compared whole."""
+    async with EmbeddedBroker() as broker:
+        yield broker.bootstrap_servers
+
+
+async def test_a_broker_run_through_the_driver_ends_with_the_same_tables(
+    empty_kafka: str, tmp_path: Path
+) -> None:
     """Recorded inputs of a run on Kafka, taken through the driver, leave the same final tables."""
     story = Run(tmp_path / "ledger", webhooks=300).play()
     made = stages(story.settings(), Identity(SECRET))
-    await prepared(kafka, made)
-    cluster = cluster_of(kafka, tmp_path / "state")
+    await prepared(empty_kafka, made)
+    cluster = cluster_of(empty_kafka, tmp_path / "state")
     await play(cluster, story.driver, made)
     runtime = await taken(cluster, (), TABLES)
     whole = await taken(cluster, made, SOURCES)
