@@ -84,7 +84,7 @@ async def test_a_bug_in_one_stage_stops_no_other(kafka: str, tmp_path: Path) -> 
             await until(lambda: worker.groups[world.name].failed is not None, "the stage to stop")
             await sound.send(("k", "r"))
             assert await sound.told(at_least=1) == ["r#1"]
-            assert list(worker.unready) == [world.name]
+            await until(lambda: list(worker.unready) == [world.name], "all others ready")
     assert [log["log_level"] for log in logs if log["event"] == "stage.stopped"] == ["error"]
 
 
